@@ -1,0 +1,1 @@
+"""Kinds, values and ports of the engine. Knows no adapter."""

@@ -1,0 +1,1 @@
+"""What ought to change, and why. Each policy is a spec and a pure ``decide``: values in, decisions out."""

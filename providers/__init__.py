@@ -1,0 +1,1 @@
+"""What can be bought, and buying it: the purchase port, its errors, the catalogue, and one folder per cloud."""
