@@ -106,10 +106,14 @@ def _client(load: ClientLoad, timeouts: Floats, start_s: float, end_s: float) ->
         return 0.0, 0, 0, 0
     idle_s = np.append(load.gaps.start_s, last)
     back_s = np.append(load.gaps.end_s, math.inf)
-    # A model is not unloaded while it loads: with a load longer than the time-out the load's end comes first.
-    loaded_s = np.append(first, load.gaps.end_s) + load.load_s
-    unloaded_s = np.maximum(idle_s + timeouts, loaded_s)
-    cold = unloaded_s < back_s
+    unloaded_s = idle_s + timeouts
+    ready_s = first + load.load_s
+    for index, back in enumerate(back_s):
+        # A model is not unloaded while it loads: with a load longer than the time-out the load's end comes first.
+        unloaded_s[index] = max(unloaded_s[index], ready_s)
+        if unloaded_s[index] <= back:
+            ready_s = back + load.load_s
+    cold = unloaded_s <= back_s
     away_s = np.clip(np.minimum(back_s, end_s) - np.maximum(unloaded_s, start_s), 0.0, None)[cold].sum()
     away_s += max(0.0, min(first, end_s) - start_s)
     loads = cold & (back_s >= start_s) & (back_s < end_s)

@@ -65,7 +65,7 @@ class Spec(pydantic.BaseModel):
     )
     check_every_s: float = pydantic.Field(default=300, gt=0, description="Seconds between two looks without an event.")
     settle_s: float = pydantic.Field(
-        default=0, ge=0, description="Seconds after its start in which a new controller moves and removes nothing."
+        default=300, ge=0, description="Seconds after its start in which a new controller moves and removes nothing."
     )
 
 
@@ -91,8 +91,6 @@ class State:
     candidates: tuple[Candidate, ...]
     draining: int = 0
     moves_last_day: int = 0
-    oldest_move_s: float | None = None
-    """When the oldest move of the last 24 hours happened: the budget grows again a day after it."""
     empty_since_s: float | None = None
     """Since when no pod runs or waits in the pool; None while one does."""
     signals: SignalState | None = None

@@ -255,9 +255,8 @@ def _within(
         shape: [offer for offer in offers if _over_limit(spec, offer, gpus, micro_usd) is None]
         for shape, offers in by_shape.items()
     }
-    # Without its cheapest offers a shape may come later: shapes stay in the order of their cheapest.
-    rest = ((shape, offers) for shape, offers in kept.items() if offers)
-    return dict(sorted(rest, key=lambda item: (item[1][0].price_micro_usd, item[1][0].id)))
+    # A limit takes a shape's dearest offers first, so the shapes stay in the order of their cheapest.
+    return {shape: offers for shape, offers in kept.items() if offers}
 
 
 def _over_limit(spec: Spec, offer: Offer, gpus: int, micro_usd: int) -> Reason | None:

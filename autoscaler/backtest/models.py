@@ -28,8 +28,8 @@ from vgpu.inventory import Device, Shape
 
 NAMESPACE = "models"
 DAY_S = 86_400.0
-POLL_S = 3600.0
-"""The gateway pushes its wake signal, and the policy names its own next look: polling only bounds what is forgotten."""
+POLL_S = 30.0
+"""An idle spell is noticed within this; a fixed timer needs no earlier look than its own."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +123,9 @@ def play(
         pool=PoolSettings(name="static", provisioning=provisioning.Spec(), compaction=compaction.Spec()),
         log=DecisionLog(decisions.append),
         scaling=Scaling(
-            settings=ScalingSettings(spec=spec, poll_s=POLL_S), source=gateway, started_s=world.clock.now()
+            settings=ScalingSettings(spec=spec, poll_s=POLL_S if spec.keep_alive == "learnt" else spec.idle_after_s),
+            source=gateway,
+            started_s=world.clock.now(),
         ),
     )
     pieces = 100
@@ -201,7 +203,7 @@ def replay(
     began = time.perf_counter()
     until_s = days * DAY_S
     loads = read_loads(trace, seed=seed, load_s=load_s, until_s=until_s)
-    timer = spec.model_copy(update={"keep_alive": "fixed", "min_uptime_s": 0.0})
+    timer = spec.model_copy(update={"keep_alive": "fixed"})
     learnt = play(loads, spec, load_s=load_s, until_s=until_s, seed=seed, progress=lambda part: progress(part / 2))
     wall_s = time.perf_counter() - began
     fixed = play(

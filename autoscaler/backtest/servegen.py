@@ -21,7 +21,7 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from vgpu.errors import TidegateError
+from autoscaler.backtest.traces import TraceError
 
 WINDOW_S = 600
 """Length of one row's window (ServeGen publishes rates per ten minutes)."""
@@ -45,10 +45,6 @@ MOST_RPS = 1e5
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-class TraceError(TidegateError):
-    """The file cannot be a ServeGen trace at all."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,14 +151,19 @@ def _window(line: int, row: Mapping[str, str | None]) -> Window | RowError:
     return Window(client=int(client), start_s=int(start_s), rate_rps=rate, dist=dist, shape=shape)
 
 
-def parse(lines: TextIO) -> Trace:
-    """The trace in an open CSV file. Raises TraceError when a column is missing; bad rows are listed in ``errors``."""
+def parse(lines: TextIO, name: str = "") -> Trace:
+    """The trace in an open CSV file. Raises TraceError when a column is missing; bad rows are listed in ``errors``.
+    ``name``: the file's, for errors.
+    """
     reader = csv.DictReader(lines)
     try:
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
         if missing:
             raise TraceError(
-                f"columns={list(reader.fieldnames or ())}: a ServeGen trace also needs {', '.join(missing)}"
+                file=name,
+                field="columns",
+                value=list(reader.fieldnames or ()),
+                remedy=f"a ServeGen trace also needs {', '.join(missing)}",
             )
         windows: dict[int, dict[int, Window]] = {}
         errors: list[RowError] = []
@@ -178,7 +179,8 @@ def parse(lines: TextIO) -> Trace:
             else:
                 windows[found.client][found.start_s] = found
     except csv.Error as error:
-        raise TraceError(f"line {reader.line_num}: not readable as CSV ({error}); give a text file") from error
+        remedy = "not readable as CSV; give a text file"
+        raise TraceError(file=name, line=reader.line_num, field="row", value=str(error), remedy=remedy) from error
     ordered = {client: tuple(rows[s] for s in sorted(rows)) for client, rows in sorted(windows.items()) if rows}
     return Trace(windows=ordered, errors=tuple(errors))
 
@@ -188,11 +190,12 @@ def read(path: Path) -> Trace:
     try:
         if path.suffix == ".gz":
             with gzip.open(path, "rt", encoding="utf-8", newline="") as lines:
-                return parse(lines)
+                return parse(lines, str(path))
         with path.open(encoding="utf-8", newline="") as lines:
-            return parse(lines)
+            return parse(lines, str(path))
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise TraceError(f"path={str(path)!r}: {error}; give a readable .csv or .csv.gz file") from error
+        remedy = f"{error}; give a readable .csv or .csv.gz file"
+        raise TraceError(file="", field="path", value=str(path), remedy=remedy) from error
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,7 +235,8 @@ class ClientLoad:
         shift_s: float = 0.0,
     ) -> None:
         if not 0 < load_s < WINDOW_S:
-            raise TraceError(f"load_s={load_s!r}: give a load time above 0 and below {WINDOW_S} seconds")
+            remedy = f"give a load time above 0 and below {WINDOW_S} seconds"
+            raise TraceError(file="", field="load_s", value=load_s, remedy=remedy)
         self.seed = seed
         self.load_s = load_s
         self._shift_s = shift_s
@@ -241,6 +245,7 @@ class ClientLoad:
         self._starts = np.array([w.start_s + shift_s for w in self._windows], dtype=np.float64)
         self._before = np.concatenate([[0], np.cumsum([w.requests for w in self._windows], dtype=np.int64)])
         self._recent: dict[int, Floats] = {}
+        self._edge_ranks: dict[float, int] = {}
         self._gap_ranks: Ints = np.empty(0, dtype=np.int64)
         self.gaps = Gaps(start_s=np.empty(0), end_s=np.empty(0), within_load=np.empty(0, dtype=np.int64))
         self.gaps = self._find_gaps()
@@ -353,5 +358,9 @@ class ClientLoad:
         if t <= 0:
             return (), 0.0
         edges = [block_s * i for i in range(math.ceil(t / block_s))]
-        ranks = [self._rank(edge, including=False) for edge in edges] + [self._rank(t, including=False)]
+        for edge in edges:
+            # The past does not change: asking again must not generate its requests again.
+            if edge not in self._edge_ranks:
+                self._edge_ranks[edge] = self._rank(edge, including=False)
+        ranks = [self._edge_ranks[edge] for edge in edges] + [self._rank(t, including=False)]
         return tuple(b - a for a, b in itertools.pairwise(ranks)), t - edges[-1]

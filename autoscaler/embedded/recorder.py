@@ -18,6 +18,8 @@ class Recorder:
         """Replacement to the name of the pod whose place it took, over any number of moves."""
         self._claim_of: dict[str, str] = {}
         """Node to claim; kept after the node is gone, since its pods' last events come later."""
+        self._ready: dict[str, float] = {}
+        """Provider id to when its node was first ready; the claim learns of it a little later."""
         self._machines: dict[str, list[records.MachineRecord]] = {}
         cluster.subscribe(self._observe)
 
@@ -36,6 +38,8 @@ class Recorder:
             self._pod(obj, gone=gone)
         elif isinstance(obj, kinds.Node):
             self._claim_of[obj.meta.name] = obj.meta.labels.get(kinds.CLAIM_LABEL, obj.meta.name)
+            if obj.ready:
+                self._ready.setdefault(obj.provider_id, self._clock.now())
         elif isinstance(obj, kinds.NodeClaim):
             self._claim(obj, gone=gone)
 
@@ -82,7 +86,7 @@ class Recorder:
             capacity_type=claim.offer.capacity_type.value,
             gpus=claim.offer.shape.gpus,
             ordered_s=ordered_s,
-            ready_s=_stage(claim, kinds.ClaimState.READY, ordered_s),
+            ready_s=self._ready.get(claim.provider_id),
             terminated_s=terminated_s,
         )
         if known:

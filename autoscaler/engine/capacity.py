@@ -20,7 +20,7 @@ from autoscaler.model.kinds import ClaimState
 from policies import compaction, provisioning
 from policies.decisions import Buy, Decision, Vacate
 from policies.signals import SignalState
-from providers.offers import Provider
+from providers.offers import Offer, Provider
 from vgpu import inventory
 
 
@@ -89,6 +89,7 @@ class Capacity:
             record = self._log.add(decision, now)
             if isinstance(decision.plan, Buy):
                 self._claim(decision, decision.plan, index, record)
+        self._log.retain(provisioning.NAME, {decision.subject for decision in decisions})
         self._buy_again_s = min((d.recheck_s for d in decisions if d.recheck_s is not None), default=None)
         self._planned_version = self._view.version
 
@@ -116,8 +117,8 @@ class Capacity:
             coming=tuple(coming),
             offers=offers,
             cooling=self._claims.cooling(offers, now),
-            charged_gpus=sum(claim.offer.shape.gpus for claim in claims),
-            charged_micro_usd=sum(claim.offer.price_micro_usd for claim in claims),
+            charged_gpus=sum(max(offer.shape.gpus for offer in _may_cost(claim)) for claim in claims),
+            charged_micro_usd=sum(max(offer.price_micro_usd for offer in _may_cost(claim)) for claim in claims),
         )
 
     def _claim(self, decision: Decision, plan: Buy, index: int, record: str) -> None:
@@ -174,7 +175,6 @@ class Capacity:
         elif self._empty_since_s is None:
             self._empty_since_s = now
         claims = self._view.of(kinds.NodeClaim).values()
-        moved, oldest = self._moves.last_day(now)
         frozen = next((window.name for window in self._settings.freeze if window.open_at(now)), "")
         return compaction.State(
             pool=self._settings.name,
@@ -185,8 +185,7 @@ class Capacity:
                 if claim.state is ClaimState.READY and self._view.ledger.allocator.has_node(claim.node)
             ),
             draining=sum(1 for claim in claims if claim.state is ClaimState.DRAINING),
-            moves_last_day=moved,
-            oldest_move_s=oldest,
+            moves_last_day=self._moves.last_day(now),
             empty_since_s=self._empty_since_s,
             signals=signals,
             frozen=frozen,
@@ -215,3 +214,9 @@ class Capacity:
     def _claim_of(self, node: str) -> kinds.NodeClaim | None:
         claims = self._view.of(kinds.NodeClaim).values()
         return next((claim for claim in claims if claim.node == node and claim.state is ClaimState.READY), None)
+
+
+def _may_cost(claim: kinds.NodeClaim) -> tuple[Offer, ...]:
+    """What a claim is charged for: while it may still fail over, the dearest it could come to; then what was bought."""
+    undecided = claim.state in (ClaimState.PENDING, ClaimState.ORDERING)
+    return claim.offers if undecided else (claim.offer,)

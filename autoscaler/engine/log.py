@@ -5,7 +5,7 @@ what changed, and until the next entry of the same policy and subject the last o
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
@@ -57,3 +57,11 @@ class DecisionLog:
             )
         )
         return record_id
+
+    def retain(self, policy: str, subjects: Collection[str]) -> None:
+        """Forget what was last said of a policy's other subjects: they are settled, and the log must not grow with
+        every pod that ever waited.
+        """
+        self._last_nothing = {
+            key: reason for key, reason in self._last_nothing.items() if key[0] != policy or key[1] in subjects
+        }

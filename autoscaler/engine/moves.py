@@ -48,14 +48,10 @@ class Moves:
         self._note = note
         self._due: dict[str, float] = {}
 
-    def last_day(self, now: float) -> tuple[int, float | None]:
-        """How many moves began in the last 24 hours, and when the oldest of them did."""
-        times = [
-            migration.meta.created_s
-            for migration in self._view.of(kinds.Migration).values()
-            if migration.meta.created_s > now - DAY_S
-        ]
-        return len(times), min(times, default=None)
+    def last_day(self, now: float) -> int:
+        """How many moves began in the last 24 hours."""
+        migrations = self._view.of(kinds.Migration).values()
+        return sum(1 for migration in migrations if migration.meta.created_s > now - DAY_S)
 
     def next_wake_s(self, now: float) -> float | None:
         known = (self._view.of(kinds.Migration), self._view.of(kinds.NodeClaim))

@@ -6,15 +6,17 @@ controller, or a user, can tell our zero from somebody else's.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 from autoscaler.engine.log import DecisionLog
 from autoscaler.engine.view import ClusterView
 from autoscaler.model import kinds
-from autoscaler.model.ports import Activity, ActivitySource, ClusterError
+from autoscaler.model.ports import Activity, ActivitySource
 from policies import keep_alive, scale_to_zero
 from policies.decisions import Action, Decision, Reason, Scale
 from policies.signals import SignalState
+from vgpu.errors import TidegateError
 
 _WORST = (SignalState.UNREACHABLE, SignalState.INVALID, SignalState.STALE, SignalState.ABSENT)
 
@@ -34,7 +36,7 @@ class _Memory:
 
     seen_version: int = -1
     due_s: float = 0.0
-    gaps: int = -1
+    spell: int = 0
     chosen: keep_alive.KeepAlive | None = None
     state: SignalState = SignalState.VALID
 
@@ -69,19 +71,21 @@ class Scaling:
             memory.due_s = now + self._settings.poll_s
             try:
                 self._look(workload, memory, view, now, log)
-            except ClusterError as error:
+            except TidegateError as error:
                 note(key, error)
                 memory.seen_version = -1
                 memory.due_s = now + min(5.0, self._settings.poll_s)
 
     def _look(self, workload: kinds.Workload, memory: _Memory, view: ClusterView, now: float, log: DecisionLog) -> None:
         known = self._source.activity(workload.meta.key, at=now)
-        memory.state = _worst_of(known)
+        memory.state = _worst_of(known, measured=workload.ready_replicas > 0)
         decision = scale_to_zero.decide(self._settings.spec, self._state(workload, memory, known, view, now), now)
         log.add(decision, now)
         if isinstance(decision.plan, Scale):
             stored = view.patch(
-                workload, replicas=decision.plan.replicas, annotations=_marks(workload, decision.action, now)
+                workload,
+                replicas=decision.plan.replicas,
+                annotations=_marks(workload, decision.action, decision.plan.replicas, now),
             )
             memory.seen_version = stored.meta.resource_version
         memory.due_s = min(memory.due_s, self._again_s(decision, memory, known, now))
@@ -116,19 +120,19 @@ class Scaling:
             gaps=known.gaps,
             rate_rps=known.rate_rps,
             load_s=known.load_s,
-            chosen=self._chosen(memory, known),
+            chosen=self._chosen(memory, known, now),
         )
 
-    def _chosen(self, memory: _Memory, known: Activity) -> keep_alive.KeepAlive | None:
-        """The learnt time-out, chosen anew only when a gap has ended since."""
-        if self._settings.spec.keep_alive == "fixed" or known.rate_rps is None:
+    def _chosen(self, memory: _Memory, known: Activity, now: float) -> keep_alive.KeepAlive | None:
+        """The learnt time-out, chosen once per idle spell from what is known when the spell has become one."""
+        spec = self._settings.spec
+        if spec.keep_alive == "fixed" or known.rate_rps is None or known.last_active_s is None:
             return None
-        finished = hash((len(known.gaps), known.gaps[-1:]))
-        if memory.chosen is None or memory.gaps != finished:
-            memory.gaps = finished
-            memory.chosen = keep_alive.choose(
-                known.gaps, known.rate_rps, self._settings.spec.learnt, load_s=known.load_s or 0.0
-            )
+        idle = now - known.last_active_s >= spec.learnt.minimum_s
+        spell = hash((known.last_active_s, len(known.gaps), known.gaps[-1:]))
+        if memory.chosen is None or (idle and memory.spell != spell):
+            memory.spell = spell
+            memory.chosen = keep_alive.choose(known.gaps, known.rate_rps, spec.learnt, load_s=known.load_s or 0.0)
         return memory.chosen
 
     def _again_s(self, decision: Decision, memory: _Memory, known: Activity, now: float) -> float:
@@ -141,17 +145,22 @@ class Scaling:
         return max(again_s, now + 1e-3)
 
 
-def _marks(workload: kinds.Workload, action: Action, now: float) -> dict[str, str | None]:
+def _marks(workload: kinds.Workload, action: Action, replicas: int, now: float) -> dict[str, str | None]:
     """Annotations that go with a scale write: who did it, and what there was before."""
     if action is Action.SCALE_UP:
         return {kinds.ZEROED_BY: None, kinds.RESTORE_REPLICAS: None, kinds.LAST_WAKE: repr(now)}
+    if replicas > 0:
+        return {}
     return {kinds.ZEROED_BY: scale_to_zero.OURS, kinds.RESTORE_REPLICAS: str(max(1, workload.replicas))}
 
 
-def _worst_of(known: Activity) -> SignalState:
-    states = {signal.state for signal in (*known.activity, *known.wake)}
-    if known.presence is not None:
-        states.add(known.presence.state)
+def _worst_of(known: Activity, *, measured: bool) -> SignalState:
+    """The worst of what should be there: without a ready pod (not ``measured``) that is the wake signals alone."""
+    states = {signal.state for signal in known.wake}
+    if measured:
+        states |= {signal.state for signal in known.activity}
+        if known.presence is not None:
+            states.add(known.presence.state)
     return next((state for state in _WORST if state in states), SignalState.VALID)
 
 
@@ -161,7 +170,9 @@ def _number(text: str | None, *, default: int) -> int:
 
 
 def _seconds(text: str | None) -> float | None:
+    """A time that stands in an annotation; anything that is no finite number counts as absent."""
     try:
-        return None if text is None else float(text)
+        time_s = math.nan if text is None else float(text)
     except ValueError:
         return None
+    return time_s if math.isfinite(time_s) else None

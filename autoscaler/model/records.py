@@ -33,5 +33,6 @@ class MachineRecord:
     ordered_s: float
     """When its claim first entered Ordering: from here it costs money."""
     ready_s: float | None
+    """When its node was first ready for pods."""
     terminated_s: float | None
     """When its claim entered Terminating; None while the machine is there."""

@@ -740,14 +740,14 @@ def test_machine_records_follow_the_claims_history() -> None:
     here.clock.advance_to(10.0)
     claim(here, "never", "key-0")
     claim(here, "c", "key-1")
-    cloud.start("i-1", "key-1")
+    machine = cloud.start("i-1", "key-1")
     here.clock.advance_to(12.0)
-    enter(here, "c", kinds.ClaimState.LAUNCHED, machine_id="i-1")
+    enter(here, "c", kinds.ClaimState.LAUNCHED, machine_id="i-1", provider_id=machine.provider_id)
     here.run((), 200.0)
     enter(here, "c", kinds.ClaimState.READY, node="node-c")
     (entry,) = record.machines()
     assert (entry.claim, entry.machine_id, entry.instance_type, entry.gpus) == ("c", "i-1", "g6.12xlarge", 4)
-    assert (entry.capacity_type, entry.ordered_s, entry.ready_s, entry.terminated_s) == ("on-demand", 10.0, 200.0, None)
+    assert (entry.capacity_type, entry.ordered_s, entry.ready_s, entry.terminated_s) == ("on-demand", 10.0, 192.0, None)
     here.clock.advance_to(300.0)
     enter(here, "c", kinds.ClaimState.TERMINATING)
     here.clock.advance_to(330.0)
@@ -755,7 +755,7 @@ def test_machine_records_follow_the_claims_history() -> None:
     here.cluster.delete(stored)
     here.cluster.patch(here.cluster.get(kinds.NodeClaim, "c"), finalizers=())
     (entry,) = record.machines()
-    assert (entry.ordered_s, entry.ready_s, entry.terminated_s) == (10.0, 200.0, 300.0)
+    assert (entry.ordered_s, entry.ready_s, entry.terminated_s) == (10.0, 192.0, 300.0), "ready when its node was"
 
 
 # Determinism --------------------------------------------------------------------------------------------------------

@@ -88,3 +88,13 @@ def test_capacity_on_the_way_is_what_comes_before_service() -> None:
 
 def test_money_is_charged_in_every_state() -> None:
     assert set(STATES) == lifecycle.CHARGED
+
+
+@pytest.mark.parametrize("state", [S.LAUNCHED, S.REGISTERED, S.INITIALIZED, S.READY, S.DRAINING])
+def test_a_machine_may_vanish_at_any_time(state: ClaimState) -> None:
+    assert lifecycle.allowed(state, S.FAILED)
+
+
+def test_a_drain_that_cannot_be_finished_is_taken_back_and_one_that_can_ends() -> None:
+    assert lifecycle.allowed(S.DRAINING, S.READY)
+    assert lifecycle.allowed(S.DRAINING, S.TERMINATING)

@@ -138,7 +138,7 @@ def test_no_file_names_a_path_of_one_machine() -> None:
         ("open('/" + "root/.cache')", True),
         ('"/' + 'home/somebody/file"', True),
         ("https://example.org/home/page", False),
-        ("the pods/work/s", False),
+        ("the pods/home/s", False),
         ("<p>/</p>", False),
     ],
 )
