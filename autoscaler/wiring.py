@@ -9,6 +9,7 @@ from pathlib import Path
 from autoscaler.backtest import generated, models, openb, replay, servegen, traces
 from autoscaler.engine.capacity import PoolSettings
 from autoscaler.engine.claims import Timing
+from autoscaler.engine.windows import Window
 from autoscaler.report.run import Run
 from policies import compaction, provisioning, scale_to_zero
 from providers import catalog
@@ -20,6 +21,10 @@ from vgpu.errors import TidegateError
 OPENB_DAYS = 30.0
 SERVEGEN_DAYS = 2.0
 """Length of a replay that names none."""
+
+SWEEP_S = 21_600.0
+"""Between two sweeps for machines without a claim in a replay, seconds. Nobody else buys in its cloud, and every sweep
+is a call in wall time."""
 
 SEED_FILE = Path("catalog") / "gpu-offers-seed.csv"
 """Where the offer seed lies in the trace folder."""
@@ -45,8 +50,10 @@ class ReplaySettings:
     giving_back: compaction.Spec = dataclasses.field(default_factory=compaction.Spec)
     buying: provisioning.Spec = dataclasses.field(default_factory=provisioning.Spec)
     scaling: scale_to_zero.Spec = dataclasses.field(default_factory=scale_to_zero.Spec)
+    freeze: tuple[Window, ...] = ()
     load_s: float = 20.0
     """From the wake of a model to its being loaded (32 B parameters from local disk to one GPU), seconds."""
+    timing: Timing = dataclasses.field(default_factory=lambda: Timing(sweep_s=SWEEP_S))
     validate_s: float = 15.0
     """As Karpenter waits between a consolidation decision and its validation."""
     world: replay.World = dataclasses.field(default_factory=replay.World)
@@ -62,11 +69,20 @@ def offers_for(choice: Offers) -> tuple[Offer, ...]:
     return catalog.aws_offers()
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ec2:
+    """The EC2 endpoint of a replay."""
+
+    url: str
+    launched: Callable[[], int] | None
+    """How many instances it ever launched, as its own books say; None where nobody can be asked."""
+
+
 @contextlib.contextmanager
-def ec2(endpoint_url: str | None) -> Generator[str]:
+def ec2(endpoint_url: str | None) -> Generator[Ec2]:
     """The EC2 endpoint of a replay: the one that was named, or a double that ends with the replay."""
     if endpoint_url is not None:
-        yield endpoint_url
+        yield Ec2(url=endpoint_url, launched=None)
         return
     try:
         from providers.aws.double.process import Ec2DoubleProcess  # noqa: PLC0415 - moto is an optional extra
@@ -76,7 +92,7 @@ def ec2(endpoint_url: str | None) -> Generator[str]:
             "install tidegate[demo], or name an endpoint with --aws-endpoint-url"
         ) from error
     with Ec2DoubleProcess() as double:
-        yield double.url
+        yield Ec2(url=double.url, launched=lambda: len(double.instances()))
 
 
 def replay_openb(
@@ -134,6 +150,7 @@ def replay_window(
         name="pool",
         provisioning=settings.buying,
         compaction=settings.giving_back,
+        freeze=settings.freeze,
         validate_s=settings.validate_s,
     )
     offers = offers_for(settings.offers)
@@ -141,10 +158,11 @@ def replay_window(
         return replay.replay(
             window,
             title=f"{title}, {settings.offers.value} offers",
-            provider=_aws(endpoint, offers),
-            machines=_aws(endpoint, ()),
+            provider=_aws(endpoint.url, offers),
+            machines=_aws(endpoint.url, ()),
+            launched=endpoint.launched,
             pool=pool,
-            timing=Timing(),
+            timing=settings.timing,
             world=dataclasses.replace(settings.world, seed=settings.seed),
             progress=progress,
             notes=notes,

@@ -5,8 +5,8 @@ Every row is a whole replay: embedded cluster, the real engine, the real AWS pro
     python -m benchmarks.provisioning [--full] [--out FILE]
 
 Quick: the policy as shipped, and without moves. Full: also other boot times, holds and move budgets, and the
-catalogue's offers. Prints a table and one JSON line per case. Exit code 2 without the trace folder (TIDEGATE_TRACES), 1 when a gate
-is missed.
+catalogue's offers. Prints a table and one JSON line per case. Exit code 2 without the trace folder (TIDEGATE_TRACES),
+1 when a gate is missed.
 """
 
 import argparse

@@ -79,10 +79,9 @@ class Reason(enum.StrEnum):
     INVALID = "Invalid"
     OUTCOME_UNKNOWN = "OutcomeUnknown"
     DEADLINE_PASSED = "DeadlinePassed"
+    OVERDUE = "Overdue"
     MACHINE_LOST = "MachineLost"
     NO_CLAIM = "NoClaim"
-    # Input
-    INVALID_OBJECT = "InvalidObject"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,10 +56,12 @@ def replay(
     timing: Timing,
     world: World,
     progress: Callable[[float], None],
+    launched: Callable[[], int] | None = None,
     notes: tuple[str, ...] = (),
 ) -> report.Run:
     """Play ``window`` from start to end. ``machines`` is what the machines' own boot reads of the cloud; ``progress``
-    is told the share of virtual time that has passed.
+    is told the share of virtual time that has passed; ``launched`` asks the cloud's own books for the number of
+    machines it ever launched (without it, what is known here is counted).
     """
     began = time.perf_counter()
     outside = EmbeddedWorld(
@@ -107,7 +109,9 @@ def replay(
         prices=prices,
         moves=moves_of.moves(stays),
         decisions=tuple(decisions),
-        launched=len({machine.machine_id for machine in machines_had} | set(leaked)),
+        launched=len({machine.machine_id for machine in machines_had} | set(leaked))
+        if launched is None
+        else launched(),
         leaked=len(leaked),
         wall_s=time.perf_counter() - began,
         peak_rss_mib=peak_rss_mib(),

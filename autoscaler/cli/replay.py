@@ -10,7 +10,7 @@ import click
 from rich import progress
 from rich.console import Console
 
-from autoscaler import wiring
+from autoscaler import settings, wiring
 from autoscaler.backtest import traces
 from autoscaler.report import files, promises, terminal
 from autoscaler.report.run import Run
@@ -30,23 +30,44 @@ BROKEN_PROMISE = 1
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same decisions.")
 @click.option(
+    "--policy",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="YAML file with the policies to replay under; without it, the defaults.",
+)
+@click.option(
     "--aws-endpoint-url", metavar="URL", help="EC2 endpoint to buy from; without it a local double is started."
 )
 @click.option(
     "--out", "folder", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the report."
 )
 def replay(
-    *, trace: str, days: float | None, offers: str, seed: int, aws_endpoint_url: str | None, folder: Path
+    *,
+    trace: str,
+    days: float | None,
+    offers: str,
+    seed: int,
+    policy: Path | None,
+    aws_endpoint_url: str | None,
+    folder: Path,
 ) -> None:
     """Play a trace from start to end and report GPU-hours, cost, waits and every decision."""
     console = Console(stderr=True)
     source = traces.parse_trace(trace)
-    settings = wiring.ReplaySettings(offers=wiring.Offers(offers), seed=seed, aws_endpoint_url=aws_endpoint_url)
+    policies = settings.PolicyFile() if policy is None else settings.read(policy)
+    chosen = wiring.ReplaySettings(
+        offers=wiring.Offers(offers),
+        seed=seed,
+        aws_endpoint_url=aws_endpoint_url,
+        buying=policies.provisioning,
+        giving_back=policies.compaction,
+        scaling=policies.scale_to_zero,
+        freeze=tuple(window.window() for window in policies.freeze),
+    )
     with bar(console, f"replaying {source.path.name}") as advance:
         if source.kind is traces.TraceKind.OPENB:
-            run, problems = wiring.replay_openb(source.path, settings, days=days, progress=advance)
+            run, problems = wiring.replay_openb(source.path, chosen, days=days, progress=advance)
         else:
-            run, problems = wiring.replay_servegen(source.path, settings, days=days, progress=advance)
+            run, problems = wiring.replay_servegen(source.path, chosen, days=days, progress=advance)
     for problem in problems:
         console.print(f"[yellow]left out:[/] {problem}", highlight=False)
     finish(run, folder)

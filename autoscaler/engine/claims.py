@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from autoscaler.engine import lifecycle
 from autoscaler.engine.log import DecisionLog
+from autoscaler.engine.periodic import Periodic
 from autoscaler.engine.view import ClusterView
 from autoscaler.model import kinds
 from autoscaler.model.kinds import ClaimState
@@ -108,6 +109,7 @@ class Claims:
         self._cooling: dict[tuple[str, ...], float] = {}
         self._listing: Mapping[str, Machine] | None = None
         self._orphans: dict[str, float] = {}
+        self._sweeps = Periodic(timing.sweep_s)
         self._next_sweep_s: float | None = None
         self.history: dict[str, TypeHistory] = {}
         """What is remembered of past purchases, by instance type."""
@@ -193,7 +195,7 @@ class Claims:
             self._note("list", error)
             self._next_sweep_s = now + _BACKOFF_S[2]
             return None
-        self._next_sweep_s = now + self._timing.sweep_s
+        self._next_sweep_s = self._sweeps.after(now)
         alive = (MachineState.PENDING, MachineState.RUNNING, MachineState.STOPPING)
         return {machine.key: machine for machine in machines if machine.state in alive}
 
@@ -289,6 +291,7 @@ class Claims:
                     self._order_next(claim, now)
             case ClaimState.ORDERING:
                 if self._is_due(claim, now):
+                    self._warn(claim, now)
                     self._order(claim, now, repeated=True)
             case ClaimState.LAUNCHED | ClaimState.REGISTERED | ClaimState.INITIALIZED:
                 self._await_node(claim, now)
@@ -301,6 +304,7 @@ class Claims:
                 self._drop(claim, now)
             case ClaimState.TERMINATING:
                 if self._is_due(claim, now):
+                    self._warn(claim, now)
                     self._terminate(claim, now)
 
     def _order_next(self, claim: kinds.NodeClaim, now: float) -> None:
@@ -523,6 +527,13 @@ class Claims:
         if state is not claim.state:
             self._settle(claim.meta.key)
         return stored
+
+    def _warn(self, claim: kinds.NodeClaim, now: float) -> None:
+        """Say so when a state without a deadline lasts longer than it should."""
+        warn_s = lifecycle.DEADLINES[claim.state].warn_s
+        if warn_s is not None and now - claim.entered_s >= warn_s:
+            evidence: dict[str, Evidence] = {"state": claim.state.value, "since_s": claim.entered_s, "after_s": warn_s}
+            self._decide(now, Action.NOTHING, claim.meta.name, Reason.OVERDUE, evidence)
 
     def _is_due(self, claim: kinds.NodeClaim, now: float) -> bool:
         return self._due.get(claim.meta.key, now) <= now

@@ -77,6 +77,10 @@ class Scaling:
                 memory.due_s = now + min(5.0, self._settings.poll_s)
 
     def _look(self, workload: kinds.Workload, memory: _Memory, view: ClusterView, now: float, log: DecisionLog) -> None:
+        if workload.replicas and workload.meta.annotations.get(kinds.ZEROED_BY) == scale_to_zero.OURS:
+            # Somebody else raised it: the marks of our zero must not speak for a zero of theirs.
+            workload = view.patch(workload, annotations=dict.fromkeys((kinds.ZEROED_BY, kinds.RESTORE_REPLICAS)))
+            memory.seen_version = workload.meta.resource_version
         known = self._source.activity(workload.meta.key, at=now)
         memory.state = _worst_of(known, measured=workload.ready_replicas > 0)
         decision = scale_to_zero.decide(self._settings.spec, self._state(workload, memory, known, view, now), now)

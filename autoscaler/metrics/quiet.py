@@ -161,7 +161,9 @@ class Past:
             self._courses[key] = self._begun(signal.labels, time_s)
         elif time_s > course.last_s:
             quiet = signal.valid and (signal.value or 0.0) <= self._above
-            if not quiet or time_s - course.last_s > self._reach_s:
+            # A step at which nothing was young enough lies in a hole, however short ago the step before it was.
+            hole = course.last_s < (self._asked_s or 0.0) or time_s - course.last_s > self._reach_s
+            if not quiet or hole:
                 course.since_s = max(course.since_s, time_s)
             course.last_s = time_s
 

@@ -15,11 +15,6 @@ from autoscaler.report.run import Run
 from autoscaler.report.style import CSS
 from autoscaler.report.svg import escape
 
-SECTION_TITLES = {
-    "catalog": "The same load on the offers of the catalogue",
-    "scale_to_zero": "Scale to zero beside a timer of 900 s",
-}
-
 MOST_REASONS = 40
 """Rows of the decision table; a log has fewer kinds than this unless something is wrong."""
 
@@ -222,7 +217,7 @@ def _decisions(run: Run) -> str:
 
 
 def _extra(key: str, section: Any, run: Run, figures: Figures) -> str:
-    heading = escape(SECTION_TITLES.get(key, wording.title(key)))
+    heading = escape(wording.heading(key))
     return f'<section><h2>{heading}</h2><div class="scroll">{_section(section, run, figures)}</div></section>'
 
 

@@ -45,9 +45,9 @@ MEANINGS: dict[Reason, str] = {
     Reason.INVALID: "the cloud refused the order as invalid",
     Reason.OUTCOME_UNKNOWN: "it is not known whether the order took effect; it is repeated under the same key",
     Reason.DEADLINE_PASSED: "it took longer than its deadline",
+    Reason.OVERDUE: "it takes longer than it should; it is still tried",
     Reason.MACHINE_LOST: "the machine is gone, and nobody here asked for that",
     Reason.NO_CLAIM: "the machine carries our tag and belongs to no claim",
-    Reason.INVALID_OBJECT: "the object says something that cannot be",
 }
 
 

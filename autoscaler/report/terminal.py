@@ -1,13 +1,16 @@
 """The summary of a run at the end of ``demo`` and ``replay``: a few tables for the terminal. Knows no file."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from autoscaler.report import figures as figures_of
 from autoscaler.report import wording
 from autoscaler.report.figures import IDLE, Figures
 from autoscaler.report.run import Run
@@ -18,7 +21,9 @@ MOST_REASONS = 8
 def summary(run: Run, figures: Figures) -> RenderableType:
     """The tables, for whoever prints them."""
     notes = [Text(note, style="yellow") for note in run.notes]
-    return Group(Panel(Text(run.title, style="bold"), expand=False), *notes, _main(run, figures), _parts(run, figures))
+    beside = [_beside(key, section, run, figures) for key, section in run.extra.items()]
+    title = Panel(Text(run.title, style="bold"), expand=False)
+    return Group(title, *notes, _main(run, figures), _parts(run, figures), *beside)
 
 
 def print_summary(run: Run, figures: Figures, console: Console, *, folder: Path | None = None) -> None:
@@ -82,3 +87,24 @@ def _parts(run: Run, figures: Figures) -> RenderableType:
     for (action, reason), number in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_REASONS]:
         decisions.add_row(Text(action), Text(reason), wording.count(number))
     return Group(costs, decisions)
+
+
+def _beside(key: str, section: Mapping[str, Any], run: Run, figures: Figures) -> RenderableType:
+    """A further section: rows by name, or another run's figures beside this one's."""
+    table = Table(title=wording.heading(key), title_justify="left", title_style="bold")
+    rows = [cast("Mapping[str, Any]", row) for row in section.values() if isinstance(row, Mapping)]
+    if len(rows) == len(section):
+        table.add_column("")
+        for column in rows[0]:
+            table.add_column(wording.title(column), justify="right")
+        for name, row in section.items():
+            table.add_row(name, *(wording.value(cell) for cell in row.values()))
+        return table
+    table.add_column("figure")
+    table.add_column("this run", justify="right")
+    table.add_column("that run", justify="right")
+    own = wording.flatten(figures_of.by_name(run, figures))
+    for name, value in wording.flatten(section).items():
+        if name in own and name != "schema" and not name.startswith("by_namespace"):
+            table.add_row(wording.title(name), wording.value(own[name]), wording.value(value))
+    return table

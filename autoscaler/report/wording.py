@@ -55,6 +55,17 @@ def title(key: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+_HEADINGS = {
+    "catalog": "The same load on the offers of the catalogue",
+    "scale_to_zero": "Scale to zero beside a fixed timer, the last day",
+}
+
+
+def heading(key: str) -> str:
+    """The heading of a further section of the report."""
+    return _HEADINGS.get(key, title(key))
+
+
 def value(item: Any) -> str:
     """Any value of an extra section as text."""
     if item is None:

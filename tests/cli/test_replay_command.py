@@ -126,6 +126,21 @@ def test_a_broken_promise_ends_with_code_1(tmp_path: Path, monkeypatch: pytest.M
     assert (tmp_path / "out" / "report.json").exists(), "the report is written all the same"
 
 
+def test_a_policy_file_changes_what_is_done(tmp_path: Path) -> None:
+    trace, policy = small(tmp_path), tmp_path / "pool.yaml"
+    policy.write_text("provisioning: {max_gpus: 8}\n")
+    code, output = run(
+        "replay", "--trace", f"openb:{trace}", "--policy", str(policy), "--out", str(tmp_path / "limited")
+    )
+    assert code == 0, output
+    reasons = (tmp_path / "limited" / "decisions.jsonl").read_text(encoding="utf-8")
+    assert '"GpuLimit"' in reasons
+    policy.write_text("provisioning: {max_gpus: none}\n")
+    code, output = run("replay", "--trace", f"openb:{trace}", "--policy", str(policy), "--out", str(tmp_path / "no"))
+    assert code == 2
+    assert "provisioning.max_gpus='none'" in output
+
+
 def test_explain_tells_the_story_of_a_machine(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run("replay", "--trace", f"openb:{small(tmp_path)}", "--out", str(out))[0] == 0

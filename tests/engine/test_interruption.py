@@ -11,9 +11,15 @@ import pytest
 
 from autoscaler.embedded import checker
 from autoscaler.embedded.jobs import JobState
+from providers import catalog
+from providers.aws.double.server import Ec2Double
 from tests.engine.conftest import Gate, Outside, Supervisor
 
 END_S = 6000.0
+
+OFFERS = tuple(
+    offer for offer in catalog.aws_offers() if offer.instance_type in ("g4dn.xlarge", "g4dn.2xlarge", "g6.xlarge")
+)
 
 
 def play(outside: Callable[..., Outside], gate: Gate) -> tuple[Outside, Supervisor]:
@@ -63,3 +69,42 @@ def test_interrupted_after_every_effect(outside: Callable[..., Outside], *, lose
         except AssertionError as error:
             raise AssertionError(f"after effect {stop_at} of {total} ({gate.names[stop_at - 1]}): {error}") from error
         assert supervisor.crashes == (0 if lose_answer else 1)
+
+
+def buy(outside: Callable[..., Outside], spoil: Callable[[Ec2Double], None], gate: Gate) -> Outside:
+    """One machine is bought under a fault, used and given back."""
+    world = outside(offers=OFFERS)
+    spoil(world.double)
+    world.submit("only", at=0, run_s=600)
+    world.world.run([Supervisor(lambda: world.controller(gate))], until=END_S)
+    return world
+
+
+FAULTS: dict[str, Callable[[Ec2Double], None]] = {
+    "dry": lambda double: double.set_capacity("g4dn.xlarge", "us-east-1a", "on-demand", 0),
+    "throttled": lambda double: double.inject("RunInstances", code="RequestLimitExceeded", times=2),
+    "quota": lambda double: double.inject("RunInstances", code="VcpuLimitExceeded"),
+    "invalid type": lambda double: double.inject("RunInstances", code="InvalidParameterValue"),
+    "effect and then an error": lambda double: double.inject("RunInstances", code="InternalError", after=True),
+    "terminate throttled": lambda double: double.inject("TerminateInstances", code="RequestLimitExceeded", times=4),
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_interrupted_after_every_effect_of_a_spoiled_purchase(outside: Callable[..., Outside], fault: str) -> None:
+    undisturbed = Gate()
+    judge_one(buy(outside, FAULTS[fault], undisturbed), "undisturbed")
+    for stop_at in range(1, undisturbed.count + 1):
+        for lose_answer in (False, True):
+            gate = Gate(stop_at, lose_answer=lose_answer)
+            where = f"after effect {stop_at} ({undisturbed.names[stop_at - 1]}), answer lost: {lose_answer}"
+            judge_one(buy(outside, FAULTS[fault], gate), where)
+
+
+def judge_one(world: Outside, where: str) -> None:
+    assert [job.state for job in world.world.jobs.facts()] == [JobState.FINISHED], where
+    assert world.launched() == 1, where
+    assert world.alive() == 0, where
+    assert world.claims() == (), where
+    assert checker.check(world.world.cluster) == [], where

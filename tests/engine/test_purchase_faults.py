@@ -214,3 +214,26 @@ def test_an_unlistable_cloud_terminates_nothing_and_recovers(outside: BUILD) -> 
     play(world)
     judge(world)
     assert len(bought(world)) == 1
+
+
+def test_an_order_without_an_answer_warns_and_never_fails_over(outside: BUILD) -> None:
+    world = outside(offers=(CHEAP, NEXT))
+    world.double.inject("RunInstances", lost=True, times=12)
+    controller = world.controller()
+    world.submit("job", at=0, run_s=600)
+    world.world.run([controller], until=500)
+    assert ("Nothing", "Overdue") in world.reasons("claims")
+    assert {attempt.offer.id for claim in world.claims() for attempt in claim.attempts} == {CHEAP.id}
+    world.world.run([controller], until=4000)
+    assert bought(world) == [FIRST]
+    judge(world)
+
+
+def test_an_answer_lost_and_then_credentials_refused_buys_once(outside: BUILD) -> None:
+    """The refusal says nothing of the first call, which did buy: failing over would buy a second machine."""
+    world = outside(offers=(CHEAP, NEXT))
+    world.double.inject("RunInstances", after=True, lost=True)
+    world.double.inject("RunInstances", code="UnauthorizedOperation", times=2)
+    play(world, until=4000)
+    assert bought(world) == [FIRST]
+    judge(world)

@@ -247,7 +247,14 @@ def test_the_page_shows_the_figures(run: Run) -> None:
     )
     tree = _tree(html.render(more, figures_of.compute(more)))
     words = " ".join(" ".join(tree.itertext()).split())
-    for expected in ("14.423", "$16.67", "3 leaked", "0 lost", "1 waiting", "Scale to zero beside a timer of 900 s"):
+    for expected in (
+        "14.423",
+        "$16.67",
+        "3 leaked",
+        "0 lost",
+        "1 waiting",
+        "Scale to zero beside a fixed timer, the last day",
+    ):
         assert expected in words, expected
     assert [element.text for element in tree.iter("th") if element.text == "That run"]
     assert "188.5" in words
