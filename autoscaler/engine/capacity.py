@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from autoscaler.engine import lifecycle
 from autoscaler.engine.claims import Claims
 from autoscaler.engine.log import DecisionLog
+from autoscaler.engine.market import Market
 from autoscaler.engine.moves import Moves
 from autoscaler.engine.view import ClusterView, by_creation
 from autoscaler.engine.windows import Window
@@ -52,6 +53,7 @@ class Capacity:
         settings: PoolSettings,
         view: ClusterView,
         provider: Provider,
+        market: Market,
         claims: Claims,
         moves: Moves,
         log: DecisionLog,
@@ -60,6 +62,7 @@ class Capacity:
         self._settings = settings
         self._view = view
         self._provider = provider
+        self._market = market
         self._claims = claims
         self._moves = moves
         self._log = log
@@ -116,7 +119,7 @@ class Capacity:
             inventory=self._view.ledger.allocator,
             coming=tuple(coming),
             offers=offers,
-            cooling=self._claims.cooling(offers, now),
+            cooling=self._market.cooling(offers, now),
             charged_gpus=sum(max(offer.shape.gpus for offer in _may_cost(claim)) for claim in claims),
             charged_micro_usd=sum(max(offer.price_micro_usd for offer in _may_cost(claim)) for claim in claims),
         )
@@ -193,7 +196,7 @@ class Capacity:
         )
 
     def _candidate(self, claim: kinds.NodeClaim) -> compaction.Candidate:
-        history = self._claims.remembered(claim.offer)
+        history = self._market.remembered(claim.offer)
         return compaction.Candidate(
             node=claim.node,
             gpus=claim.offer.shape.gpus,

@@ -10,18 +10,20 @@ when a node vanished, and in a sweep whose period is a setting.
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from autoscaler.engine import lifecycle
 from autoscaler.engine.log import DecisionLog
+from autoscaler.engine.market import Market
 from autoscaler.engine.periodic import Periodic
+from autoscaler.engine.strays import Strays
 from autoscaler.engine.view import ClusterView
 from autoscaler.model import kinds
 from autoscaler.model.kinds import ClaimState
 from autoscaler.model.ports import ClusterError
 from policies.decisions import Action, Decision, Evidence, Reason
 from providers import errors
-from providers.offers import CapacityType, Machine, MachineState, Offer, Order, Provider
+from providers.offers import Machine, MachineState, Offer, Order, Provider
 
 POLICY = "claims"
 
@@ -55,28 +57,6 @@ class Timing:
     """From a terminate call to the first look whether the machine is gone."""
 
 
-@dataclasses.dataclass(slots=True)
-class TypeHistory:
-    """When machines of one type were given back and bought again: what the payback of giving one back is judged by.
-
-    It is lost with the controller; without it ``compaction`` assumes its ``payback_within_s``.
-    """
-
-    gaps_s: tuple[float, ...] = ()
-    """Seconds between giving one back and the next purchase, newest last, at most sixteen."""
-    bought_s: float | None = None
-    _given_back_s: float | None = None
-
-    def gave_back(self, now: float) -> None:
-        self._given_back_s = now
-
-    def bought(self, now: float) -> None:
-        self.bought_s = now
-        if self._given_back_s is not None:
-            self.gaps_s = (*self.gaps_s[-15:], now - self._given_back_s)
-            self._given_back_s = None
-
-
 def order_key(uid: str, attempt: int) -> str:
     """The key of a purchase: a function of the claim's UID and the attempt's number, and of nothing else."""
     return f"{uid}/{attempt}"
@@ -95,38 +75,32 @@ class Claims:
         *,
         view: ClusterView,
         provider: Provider,
+        market: Market,
         log: DecisionLog,
         note: Callable[[str, Exception], None],
         timing: Timing,
     ) -> None:
         self._view = view
         self._provider = provider
+        self._market = market
         self._log = log
         self._note = note
         self._timing = timing
         self._due: dict[str, float] = {}
         self._tries: dict[str, int] = {}
-        self._cooling: dict[tuple[str, ...], float] = {}
         self._listing: Mapping[str, Machine] | None = None
-        self._orphans: dict[str, float] = {}
+        self._strays = Strays(
+            provider=provider, log=log, note=note, grace_s=timing.collect_grace_s, again_s=timing.confirm_s
+        )
         self._sweeps = Periodic(timing.sweep_s)
         self._next_sweep_s: float | None = None
-        self.history: dict[str, TypeHistory] = {}
-        """What is remembered of past purchases, by instance type."""
+        self._started_s: float | None = None
+        self._unanswered_s: dict[str, float] = {}
+        """Claim to when a purchase call for it last ended without an answer."""
+        self._nodeless_s: dict[str, float] = {}
+        """Claim in service to since when its node has been missing."""
 
     # What others ask ----------------------------------------------------------------------------------------------
-
-    def cooling(self, offers: Sequence[Offer], now: float) -> dict[str, float]:
-        """Offer id to the time until which it is not tried, for the offers that are blocked now."""
-        self._cooling = {key: until for key, until in self._cooling.items() if until > now}
-        if not self._cooling:
-            return {}
-        blocked: dict[str, float] = {}
-        for offer in offers:
-            until = max((self._cooling.get(key, now) for key in _scope_keys(offer).values()), default=now)
-            if until > now:
-                blocked[offer.id] = until
-        return blocked
 
     def next_wake_s(self, now: float) -> float | None:
         """When something is due without any event; None when nothing is."""
@@ -135,28 +109,27 @@ class Claims:
             times.append(self._next_sweep_s)
         return max(min(times), now) if times else None
 
-    def remembered(self, offer: Offer) -> TypeHistory:
-        """Past purchases of the offer's instance type, as far as this controller has seen them."""
-        return self.history.setdefault(offer.instance_type, TypeHistory())
-
     # One cycle ----------------------------------------------------------------------------------------------------
 
     def observe(self, now: float) -> None:
         """Passive transitions: reflect what cloud and cluster say. One claim's failure is that claim's failure."""
-        if self._next_sweep_s is None:
-            self._recover_cooling()
+        if self._started_s is None:
+            self._started_s = now
+            self._market.recover(self._view.of(kinds.NodeClaim).values())
         self._listing = self._ask_list(now) if self._list_wanted(now) else None
         for claim in list(self._view.of(kinds.NodeClaim).values()):
             # A machine in service is only looked at beside a fresh list: the common case costs nothing.
             if claim.state is not ClaimState.READY or self._listing is not None:
                 self._isolated(claim, now, self._reflect)
         if self._listing is not None:
-            self._collect(now)
+            again_s = self._strays.collect(self._listing, self._view.of(kinds.NodeClaim).values(), now)
+            if again_s is not None:
+                self._next_sweep_s = min(again_s, self._next_sweep_s or again_s)
 
     def advance(self, now: float) -> None:
         """Active transitions: store the next intent, then act on it."""
         for claim in list(self._view.of(kinds.NodeClaim).values()):
-            if claim.state is ClaimState.READY and claim.meta.deleting_s is None:
+            if claim.state is ClaimState.READY and claim.meta.deleting_s is None and not self._nodeless(claim):
                 # In service: nothing is intended, and nothing is left to be waited for.
                 self._settle(claim.meta.key)
                 continue
@@ -183,9 +156,9 @@ class Claims:
                 return True
             if claim.state is ClaimState.ORDERING and key in self._tries and self._due.get(key, now) <= now:
                 return True
-            if claim.node and claim.state in _HAS_NODE and claim.node not in self._view.of(kinds.Node):
+            if self._nodeless(claim) and self._due.get(key, now) <= now:
                 return True
-        return bool(self._orphans)
+        return self._strays.known
 
     def _ask_list(self, now: float) -> Mapping[str, Machine] | None:
         """Machines by order key; None when the cloud did not answer."""
@@ -198,24 +171,6 @@ class Claims:
         self._next_sweep_s = self._sweeps.after(now)
         alive = (MachineState.PENDING, MachineState.RUNNING, MachineState.STOPPING)
         return {machine.key: machine for machine in machines if machine.state in alive}
-
-    def _collect(self, now: float) -> None:
-        """Terminate machines that carry our tag and that no claim has ordered, after a grace."""
-        assert self._listing is not None
-        ordered = {attempt.key for claim in self._view.of(kinds.NodeClaim).values() for attempt in claim.attempts}
-        strangers = {key: machine for key, machine in self._listing.items() if key not in ordered}
-        self._orphans = {key: self._orphans.get(key, now) for key in strangers}
-        for key, since in self._orphans.items():
-            if now - since < self._timing.collect_grace_s:
-                self._next_sweep_s = min(self._next_sweep_s or now, since + self._timing.collect_grace_s)
-                continue
-            machine = strangers[key]
-            self._decide(now, Action.COLLECT, key, Reason.NO_CLAIM, {"instance_type": machine.instance_type})
-            try:
-                self._provider.terminate(machine)
-            except errors.BuyError as error:
-                self._note(f"machine {machine.id}", error)
-            self._next_sweep_s = min(self._next_sweep_s or now, now + self._timing.confirm_s)
 
     # Passive transitions ----------------------------------------------------------------------------------------------
 
@@ -252,19 +207,30 @@ class Claims:
         return next((machine for machine in found if machine is not None), None)
 
     def _list_proves(self, claim: kinds.NodeClaim, now: float) -> bool:
-        """Whether a list without the machine proves that there is none: not for five minutes after an order whose
-        outcome nobody knows.
+        """Whether a list without the machine proves that there is none: not within five minutes of the last purchase
+        call that may have bought it. What controllers before this one called, and when, nobody knows: this one's start
+        stands for it.
         """
         attempt = claim.attempt
-        unknown = attempt is not None and not attempt.outcome
-        return not unknown or now - _ordered_s(claim) >= lifecycle.EMPTY_LIST_PROVES_S
+        if attempt is not None and attempt.outcome:
+            return True
+        last_s = max(_ordered_s(claim), self._unanswered_s.get(claim.meta.key, 0.0), self._started_s or 0.0)
+        return now - last_s >= lifecycle.EMPTY_LIST_PROVES_S
 
     def _vanished(self, claim: kinds.NodeClaim, now: float) -> bool:
-        return (
-            self._listing is not None
-            and self._listed(claim) is None
-            and now - _ordered_s(claim) >= lifecycle.EMPTY_LIST_PROVES_S
-        )
+        """Whether the machine is gone: missing from the list, and gone too when asked for by its own id. One look is
+        not enough: a list that is wrong must not end machines that work.
+        """
+        if (
+            self._listing is None
+            or self._listed(claim) is not None
+            or now - _ordered_s(claim) < lifecycle.EMPTY_LIST_PROVES_S
+        ):
+            return False
+        return self._provider.poll(_machine(claim)).state in (MachineState.GONE, MachineState.FAILED)
+
+    def _nodeless(self, claim: kinds.NodeClaim) -> bool:
+        return claim.state in _HAS_NODE and claim.node not in self._view.of(kinds.Node)
 
     def _initialised(self, claim: kinds.NodeClaim) -> str | None:
         """None once the node registered every GPU that was bought, else what is missing."""
@@ -298,6 +264,8 @@ class Claims:
             case ClaimState.READY:
                 if claim.meta.deleting_s is not None:
                     self.drain(claim, now, "Deleted")
+                else:
+                    self._await_return(claim, now)
             case ClaimState.DRAINING:
                 self._drained(claim, now)
             case ClaimState.FAILED:
@@ -310,7 +278,7 @@ class Claims:
     def _order_next(self, claim: kinds.NodeClaim, now: float) -> None:
         """Store the next attempt, then make its call. No offer left: the claim has failed."""
         tried = {attempt.offer.id for attempt in claim.attempts}
-        blocked = self.cooling(claim.offers, now)
+        blocked = self._market.cooling(claim.offers, now)
         left = [offer for offer in claim.offers if offer.id not in tried and offer.id not in blocked]
         if not left:
             self._drop(self._to(claim, ClaimState.FAILED, now, "NoOfferLeft"), now)
@@ -324,7 +292,7 @@ class Claims:
         )
         attempts = (*claim.attempts, attempt)
         claim = self._to(claim, ClaimState.ORDERING, now, f"attempt {number}: {attempt.offer.id}", attempts=attempts)
-        self.remembered(attempt.offer).bought(now)
+        self._market.remembered(attempt.offer).bought(now)
         self._order(claim, now, repeated=False)
 
     def _order(self, claim: kinds.NodeClaim, now: float, *, repeated: bool) -> None:
@@ -377,6 +345,8 @@ class Claims:
             "scope": error.scope.value,
         }
         known = error.launched is False and settled
+        if error.launched is None:
+            self._unanswered_s[claim.meta.key] = now
         self._decide(
             now,
             Action.FAIL_OVER if known and reaction.next_offer else Action.NOTHING,
@@ -388,7 +358,7 @@ class Claims:
             # The same order again, under the same key; never another offer while this outcome is open.
             self._retry(claim.meta.key, now, at_least_s=error.retry_after_s or reaction.retry_s)
             return
-        self._cool(attempt.offer, error.scope, now + reaction.cool_s)
+        self._market.cool(attempt.offer, error.scope, now + reaction.cool_s)
         self._settle(claim.meta.key)
         outcome = f"{error.why.value}:{error.scope.value}:{error.code}"
         attempts = (*claim.attempts[:-1], _closed(attempt, outcome, "", refused_s=now))
@@ -403,11 +373,7 @@ class Claims:
         """
         if error.why in _AFTER_KEY_CHECK:
             return True
-        return (
-            self._listing is not None
-            and self._listed(claim) is None
-            and now - _ordered_s(claim) >= lifecycle.EMPTY_LIST_PROVES_S
-        )
+        return self._listing is not None and self._listed(claim) is None and self._list_proves(claim, now)
 
     def _await_node(self, claim: kinds.NodeClaim, now: float) -> None:
         deadline = lifecycle.DEADLINES[claim.state]
@@ -424,7 +390,7 @@ class Claims:
                 "after_s": deadline.after_s,
             }
             self._decide(now, Action.FAIL_OVER, claim.meta.name, Reason.DEADLINE_PASSED, evidence)
-            self._cool(claim.offer, errors.Scope.OFFER, now + errors.REACTIONS[errors.Why.CAPACITY].cool_s)
+            self._market.cool(claim.offer, errors.Scope.OFFER, now + errors.REACTIONS[errors.Why.CAPACITY].cool_s)
             self._drop(self._to(claim, ClaimState.FAILED, now, f"DeadlinePassed: {missing}"), now)
             return
         key = claim.meta.key
@@ -434,6 +400,18 @@ class Claims:
         if self._due.get(key, claim.entered_s + self._timing.poll_s) <= now and not self._poll(claim, now):
             return
         self._due[key] = min(limit, self._next_poll(claim, now))
+
+    def _await_return(self, claim: kinds.NodeClaim, now: float) -> None:
+        """The machine runs but its node is gone: it may register again, for as long as a new one may take."""
+        since_s = self._nodeless_s.setdefault(claim.meta.key, now)
+        limit_s = lifecycle.DEADLINES[ClaimState.LAUNCHED].after_s
+        assert limit_s is not None
+        if now < since_s + limit_s:
+            self._due[claim.meta.key] = min(now + self._timing.poll_s, since_s + limit_s)
+            return
+        evidence: dict[str, Evidence] = {"state": claim.state.value, "missing": "node", "after_s": limit_s}
+        self._decide(now, Action.FAIL_OVER, claim.meta.name, Reason.DEADLINE_PASSED, evidence)
+        self._drop(self._to(claim, ClaimState.FAILED, now, "DeadlinePassed: node gone"), now)
 
     def _next_poll(self, claim: kinds.NodeClaim, now: float) -> float:
         passed = int((now - claim.entered_s) // self._timing.poll_s)
@@ -447,7 +425,7 @@ class Claims:
             if error.launched is None:
                 self._note(claim.meta.key, error)
                 return True
-            self._cool(claim.offer, error.scope, now + errors.REACTIONS[error.why].cool_s)
+            self._market.cool(claim.offer, error.scope, now + errors.REACTIONS[error.why].cool_s)
             reason, evidence = REASONS[error.why], {"code": error.code}
         else:
             if machine.state not in (MachineState.GONE, MachineState.FAILED):
@@ -487,7 +465,7 @@ class Claims:
         if self._view.pods_on.get(claim.node) and now < claim.entered_s + grace:
             self._due[claim.meta.key] = claim.entered_s + grace
             return
-        self.remembered(claim.offer).gave_back(now)
+        self._market.remembered(claim.offer).gave_back(now)
         claim = self._to(claim, ClaimState.TERMINATING, now, "")
         self._terminate(claim, now)
 
@@ -544,21 +522,8 @@ class Claims:
         self._due[key] = now + max(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)], at_least_s)
 
     def _settle(self, key: str) -> None:
-        self._tries.pop(key, None)
-        self._due.pop(key, None)
-
-    def _cool(self, offer: Offer, scope: errors.Scope, until: float) -> None:
-        key = _scope_keys(offer)[scope]
-        self._cooling[key] = max(until, self._cooling.get(key, until))
-
-    def _recover_cooling(self) -> None:
-        """After a start: block again what the stored attempts say was refused."""
-        for claim in self._view.of(kinds.NodeClaim).values():
-            for attempt in claim.attempts:
-                if attempt.refused_s is not None:
-                    why, scope, _ = attempt.outcome.split(":", 2)
-                    cool_s = errors.REACTIONS[errors.Why(why)].cool_s
-                    self._cool(attempt.offer, errors.Scope(scope), attempt.refused_s + cool_s)
+        for memory in (self._tries, self._due, self._unanswered_s, self._nodeless_s):
+            memory.pop(key, None)
 
     def _decide(
         self, now: float, action: Action, subject: str, reason: Reason, evidence: Mapping[str, Evidence]
@@ -606,15 +571,3 @@ def _machine(claim: kinds.NodeClaim) -> Machine:
         capacity_type=attempt.offer.capacity_type,
         ticket=attempt.ticket,
     )
-
-
-def _scope_keys(offer: Offer) -> dict[errors.Scope, tuple[str, ...]]:
-    """What a refusal blocks, by its scope. On AWS a dry zone is dry per capacity type (Karpenter blocks the same)."""
-    market = "spot" if offer.capacity_type is CapacityType.SPOT else "other"
-    return {
-        errors.Scope.OFFER: ("offer", offer.id),
-        errors.Scope.ZONE: ("zone", offer.provider, offer.zone or offer.region, offer.instance_type, market),
-        errors.Scope.REGION: ("region", offer.provider, offer.region, offer.instance_type, market),
-        errors.Scope.MARKET: ("market", offer.provider, offer.region, offer.capacity_type.value),
-        errors.Scope.ACCOUNT: ("account", offer.provider),
-    }

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from autoscaler.engine.capacity import Capacity, PoolSettings
 from autoscaler.engine.claims import Claims, Timing
 from autoscaler.engine.log import DecisionLog
+from autoscaler.engine.market import Market
 from autoscaler.engine.moves import Moves
 from autoscaler.engine.scaling import Scaling
 from autoscaler.engine.view import ClusterView
@@ -51,12 +52,16 @@ class Controller:
         self.view = ClusterView(cluster)
         self.problems: list[Problem] = []
         self.problem_count = 0
-        self.claims = Claims(view=self.view, provider=provider, log=log, note=self._note, timing=timing or Timing())
+        market = Market()
+        self.claims = Claims(
+            view=self.view, provider=provider, market=market, log=log, note=self._note, timing=timing or Timing()
+        )
         self.moves = Moves(view=self.view, claims=self.claims, log=log, note=self._note)
         self.capacity = Capacity(
             settings=pool,
             view=self.view,
             provider=provider,
+            market=market,
             claims=self.claims,
             moves=self.moves,
             log=log,
@@ -78,8 +83,8 @@ class Controller:
         self._act(now)
         signals: SignalState | None = None
         if self._scaling is not None:
-            signals = self._scaling.health()
             self._scaling.cycle(self.view, now, self._log, self._note)
+            signals = self._scaling.health()
         self._guarded("provisioning", lambda: self.capacity.provision(now))
         self._guarded("compaction", lambda: self.capacity.compact(now, signals))
         self._act(now)

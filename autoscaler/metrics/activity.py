@@ -69,7 +69,7 @@ class _Moment:
 
     at: float
     asked_s: float
-    """When the source was asked; at most ``reuse_s`` before ``at``."""
+    """When the source was asked; at most ``reuse_s`` before."""
     cluster: _Cluster | None
     signals: Mapping[str, dict[str, list[Signal]]]
     """By query and workload."""
@@ -226,7 +226,7 @@ class MetricActivity:
             course.target
             for name in self._activity
             for course in moment.courses[name].get(workload, ())
-            if self._pasts[name].reaches(course, moment.asked_s)
+            if self._pasts[name].reaches(course)
         }
         judged = list(moment.targets)
         if sources and ("", "") not in sources:
@@ -253,7 +253,7 @@ class MetricActivity:
         for name, past in self._pasts.items():
             courses = moment.courses[name].get(workload, [])
             since += [course.since_s for course in courses]
-            live = any(past.reaches(course, moment.asked_s) for course in courses)
+            live = any(past.reaches(course) for course in courses)
             if past.failure or (not live and name not in self._extra):
                 return None
         return max(since)

@@ -64,9 +64,9 @@ class Past:
     def courses(self) -> Iterator[Course]:
         return iter(self._courses.values())
 
-    def reaches(self, course: Course, at: float) -> bool:
-        """Whether the course reaches up to ``at``."""
-        return at - course.last_s <= self._reach_s
+    def reaches(self, course: Course) -> bool:
+        """Whether the course goes on to the last read: a sample was young enough at its last step, or came after it."""
+        return course.last_s >= (self._asked_s or 0.0)
 
     def read(self, source: HistorySource, now: Sequence[Signal], at: float) -> None:
         """Bring the courses up to ``at``. ``now``: the query's signals of that moment."""

@@ -18,7 +18,7 @@ from providers import catalog, errors
 from providers.aws.client import DOUBLE_KEYS
 from providers.aws.double.server import Ec2Double
 from providers.aws.provider import KEY_TAG, STATES, AwsProvider
-from providers.offers import CapacityType, Caps, Machine, MachineState, Notice, Offer, Order
+from providers.offers import CapacityType, Caps, Machine, MachineState, Notice, Offer, Order, Provider
 from vgpu.inventory import Shape
 
 
@@ -181,11 +181,11 @@ class Outside:
             read_wait_s=0,
         )
 
-    def controller(self, gate: Gate | None = None) -> Controller:
+    def controller(self, gate: Gate | None = None, provider: Provider | None = None) -> Controller:
         gate = gate or Gate()
         return Controller(
             cluster=GatedCluster(self.world.cluster, gate),
-            provider=GatedProvider(self.provider(self.offers), gate),
+            provider=provider or GatedProvider(self.provider(self.offers), gate),
             clock=self.world.clock,
             pool=PoolSettings(name="pool", provisioning=self.buying, compaction=self.spec),
             log=DecisionLog(self.records.append),

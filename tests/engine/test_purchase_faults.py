@@ -11,7 +11,7 @@ from autoscaler.model import kinds
 from policies import provisioning
 from providers.aws.double.server import Ec2Double
 from providers.offers import CapacityType, Machine, MachineShape, Offer
-from tests.engine.conftest import Outside
+from tests.engine.conftest import Gate, GatedProvider, Outside
 
 SHAPE = MachineShape(gpu_model="T4", gpus=1, gpu_memory_mib=16384, cpu_milli=4000, memory_mib=16384)
 BUILD = Callable[..., Outside]
@@ -236,4 +236,33 @@ def test_an_answer_lost_and_then_credentials_refused_buys_once(outside: BUILD) -
     world.double.inject("RunInstances", code="UnauthorizedOperation", times=2)
     play(world, until=4000)
     assert bought(world) == [FIRST]
+    judge(world)
+
+
+def test_a_list_that_is_wrong_ends_no_machine_that_works(outside: BUILD) -> None:
+    """The cloud's list comes back empty for a while (a wrong page, a lagging index); the machines are still there."""
+    world = outside(offers=(CHEAP,))
+    world.submit("job", at=0, run_s=20_000)
+    controller = world.controller()
+    world.world.run([controller], until=600)
+    blind = GatedProvider(world.provider((CHEAP,)), Gate())
+    blind.list = list  # type: ignore[method-assign]
+    world.world.run([world.controller(provider=blind)], until=10_000)
+    assert world.alive() == 1
+    assert [claim.state for claim in world.claims()] == [kinds.ClaimState.READY]
+    assert world.world.jobs.lost == 0
+
+
+def test_a_node_that_is_deleted_under_its_machine_has_fifteen_minutes_to_return(outside: BUILD) -> None:
+    world = outside(offers=(CHEAP, NEXT))
+    world.submit("job", at=0, run_s=900)
+    controller = world.controller()
+    world.world.run([controller], until=600)
+    (node,) = world.world.cluster.list(kinds.Node).items
+    world.world.cluster.delete(node)
+    world.world.run([controller], until=1300)
+    assert world.launched() == 2, "its pod is planned again at once"
+    assert world.alive() == 2
+    world.world.run([controller], until=6000)
+    assert [r.evidence["missing"] for r in world.records if r.reason == "DeadlinePassed"] == ["node"]
     judge(world)

@@ -495,13 +495,14 @@ def test_a_clock_that_goes_back_reads_the_past_again() -> None:
 
 
 @given(
-    values=st.lists(st.sampled_from([0.0, 0.0, 0.0, 0.0, 55.0, None]), min_size=20, max_size=80),
+    spells=st.lists(st.tuples(st.sampled_from([0.0, 55.0, None]), st.integers(1, 14)), min_size=2, max_size=8),
     looks=st.lists(st.integers(0, 80 * 30), max_size=12),
 )
 def test_however_often_one_looks_idle_time_is_never_longer_than_proven(
-    values: list[float | None], looks: list[int]
+    spells: list[tuple[float | None, int]], looks: list[int]
 ) -> None:
     """A sample each half minute, or none. Truth: the last busy sample, the first of all, the end of the last hole."""
+    values = [value for value, length in spells for _ in range(length)]
     store = SeriesStore()
     known = [(1000.0 + 30 * index, value) for index, value in enumerate(values) if value is not None]
     for time_s, value in known:
