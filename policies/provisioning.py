@@ -73,7 +73,9 @@ class State:
 
 
 def decide(spec: Spec, state: State, now: float) -> tuple[Decision, ...]:
-    """One decision per machine to buy, one per class that cannot be helped, or one that says why nothing is bought."""
+    """One decision per machine to buy, one per pod that nothing on offer holds, or one that says why nothing is
+    bought.
+    """
     if not state.pending:
         return (_nothing(state, Reason.NOTHING_PENDING, {}),)
     steps = [Step(name="pending", value=len(state.pending))]
@@ -129,7 +131,7 @@ def _purchases(
             same = [pod for pod in left if pod.request.shape == leader.shape]
             unlimited = _cheapest(by_shape, left)
             if unlimited is None:
-                yield _unhelped(state, same, usable, steps, now)
+                yield from _unhelped(state, same, usable, steps, now)
             else:
                 held_back += len(same)
                 refused_offer = refused_offer or unlimited[0].id
@@ -269,8 +271,10 @@ def _over_limit(spec: Spec, offer: Offer, gpus: int, micro_usd: int) -> Reason |
 
 def _unhelped(
     state: State, pods: Sequence[PendingPod], usable: Sequence[Offer], steps: Sequence[Step], now: float
-) -> Decision:
-    """Nothing on offer holds these pods: because the offers that would are cooling, or because none exists."""
+) -> Iterable[Decision]:
+    """Nothing on offer holds these pods (one class): because the offers that would are cooling, which is said once for
+    all of them, or because none exists, which is said of each.
+    """
     cooling = [offer for offer in state.offers if state.cooling.get(offer.id, now) > now]
     would_fit = [offer for offer in cooling if _pack(offer.shape, pods[:1])]
     evidence: dict[str, Evidence] = {
@@ -279,16 +283,16 @@ def _unhelped(
         "offers_usable": len(usable),
         "offers_cooling": len(cooling),
     }
-    recheck = min((state.cooling[offer.id] for offer in would_fit), default=None)
-    return Decision(
-        policy=NAME,
-        action=Action.NOTHING,
-        subject=pods[0].request.id,
-        reason=Reason.OFFERS_COOLING if would_fit else Reason.NO_OFFER_FITS,
-        evidence=evidence,
-        steps=tuple(steps),
-        recheck_s=recheck,
-    )
+    for pod in pods[:1] if would_fit else pods:
+        yield Decision(
+            policy=NAME,
+            action=Action.NOTHING,
+            subject=pod.request.id,
+            reason=Reason.OFFERS_COOLING if would_fit else Reason.NO_OFFER_FITS,
+            evidence=evidence,
+            steps=tuple(steps),
+            recheck_s=min((state.cooling[offer.id] for offer in would_fit), default=None),
+        )
 
 
 def _nothing(state: State, reason: Reason, evidence: Mapping[str, Evidence], steps: Sequence[Step] = ()) -> Decision:

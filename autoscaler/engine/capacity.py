@@ -19,7 +19,7 @@ from autoscaler.engine.windows import Window
 from autoscaler.model import kinds
 from autoscaler.model.kinds import ClaimState
 from policies import compaction, provisioning
-from policies.decisions import Buy, Decision, Vacate
+from policies.decisions import Buy, Decision, Reason, Vacate
 from policies.signals import SignalState
 from providers.offers import Offer, Provider
 from vgpu import inventory
@@ -68,6 +68,10 @@ class Capacity:
         self._log = log
         self._started_s = started_s
         self._planned_version = -1
+        self._offers: tuple[Offer, ...] = ()
+        self._beyond_reach: set[str] = set()
+        """Waiting pods that none of ``_offers`` holds: said once, and not planned again until the offers change. Should
+        a node turn up that holds them, the scheduler needs no help."""
         self._buy_again_s: float | None = None
         self._seen_departures = -1
         self._look_s: float | None = None
@@ -89,18 +93,27 @@ class Capacity:
             return
         decisions = provisioning.decide(self._settings.provisioning, self.provisioning_state(now), now)
         for index, decision in enumerate(decisions):
+            if decision.reason is Reason.NO_OFFER_FITS:
+                self._beyond_reach.add(decision.subject)
             record = self._log.add(decision, now)
             if isinstance(decision.plan, Buy):
                 self._claim(decision, decision.plan, index, record)
-        self._log.retain(provisioning.NAME, {decision.subject for decision in decisions})
+        self._log.retain(provisioning.NAME, {decision.subject for decision in decisions} | self._beyond_reach)
         self._buy_again_s = min((d.recheck_s for d in decisions if d.recheck_s is not None), default=None)
         self._planned_version = self._view.version
 
     def provisioning_state(self, now: float) -> provisioning.State:
         """What the provisioning policy sees now."""
         offers = tuple(self._provider.offers())
+        if offers != self._offers:
+            self._offers, self._beyond_reach = offers, set()
+        self._beyond_reach &= self._view.waiting.keys()
         claims = list(self._view.of(kinds.NodeClaim).values())
-        waiting = [pod for pod in self._view.waiting.values() if pod.meta.deleting_s is None]
+        waiting = [
+            pod
+            for key, pod in self._view.waiting.items()
+            if pod.meta.deleting_s is None and key not in self._beyond_reach
+        ]
         coming = [
             claim.offer.shape.node(f"coming/{claim.meta.name}", zone=claim.offer.zone)
             for claim in claims

@@ -266,3 +266,16 @@ def test_a_node_that_is_deleted_under_its_machine_has_fifteen_minutes_to_return(
     world.world.run([controller], until=6000)
     assert [r.evidence["missing"] for r in world.records if r.reason == "DeadlinePassed"] == ["node"]
     judge(world)
+
+
+def test_a_pod_that_nothing_on_offer_holds_is_named_once_and_the_rest_goes_on(outside: BUILD) -> None:
+    world = outside(offers=(CHEAP,))
+    world.submit("huge", at=0, run_s=600, gpus=8)
+    world.submit("job", at=0, run_s=600)
+    world.submit("huge-too", at=500, run_s=600, gpus=8)
+    world.world.run([world.controller()], until=4000)
+    named = [record.subject for record in world.records if record.reason == "NoOfferFits"]
+    assert named == ["default/huge", "default/huge-too"]
+    assert len(bought(world)) == 1
+    states = {job.name: job.state for job in world.world.jobs.facts()}
+    assert states == {"huge": JobState.PENDING, "job": JobState.FINISHED, "huge-too": JobState.PENDING}

@@ -199,7 +199,7 @@ TABLE: dict[str, tuple[State, Spec, list[tuple[Action, Reason, str, tuple[str, .
     "an impossible class stops nobody": (
         state(pods(IMPOSSIBLE, GPU, IMPOSSIBLE), [ONE]),
         Spec(),
-        [nothing(Reason.NO_OFFER_FITS, "p0"), buys("one", "p1")],
+        [*(nothing(Reason.NO_OFFER_FITS, pod) for pod in ("p0", "p2")), buys("one", "p1")],
     ),
     "no offers at all": (state(pods(GPU, CPU)), Spec(), [nothing(Reason.NO_OFFER_FITS, p) for p in ("p0", "p1")]),
     "host memory that nobody said holds no pod that asks for some": (
@@ -370,9 +370,11 @@ def test_cooling_says_when_to_look_again() -> None:
 
 
 def test_no_offer_says_what_was_looked_for() -> None:
-    decision = only(Spec(), state(pods(IMPOSSIBLE, IMPOSSIBLE), [ONE]))
-    assert (decision.evidence["pods"], decision.evidence["shape"]) == (2, "16 GPU, 0 milli-CPU, 0 MiB")
-    assert decision.recheck_s is None
+    decisions = provisioning.decide(Spec(), state(pods(IMPOSSIBLE, IMPOSSIBLE), [ONE]), NOW)
+    assert [decision.subject for decision in decisions] == ["p0", "p1"], "each pod can be explained"
+    for decision in decisions:
+        assert (decision.evidence["pods"], decision.evidence["shape"]) == (2, "16 GPU, 0 milli-CPU, 0 MiB")
+        assert decision.recheck_s is None
 
 
 def test_a_limit_says_what_is_charged_and_what_was_refused() -> None:
