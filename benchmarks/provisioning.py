@@ -21,6 +21,7 @@ import autoscaler
 from autoscaler import wiring
 from autoscaler.backtest import replay, traces
 from autoscaler.report import figures as figures_of
+from autoscaler.report import files
 from autoscaler.report.figures import Figures
 from autoscaler.report.run import Run
 from policies import compaction
@@ -107,6 +108,11 @@ def row(case: Case, run: Run, figures: Figures) -> dict[str, object]:
     }
 
 
+def log_bytes(run: Run) -> bytes:
+    """What stands in the run's decisions.jsonl."""
+    return "".join(files.decision_line(decision) for decision in run.decisions).encode()
+
+
 def missed(run: Run, figures: Figures) -> list[str]:
     """The gates of the benchmark that the run misses."""
     checks = {
@@ -146,6 +152,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{case.name:<20}" + "".join(f"{cell!s:>{width}}" for cell, width in cells), flush=True)
         if case.gated:
             failures += missed(run, figures)
+            again, _ = wiring.replay_openb(folder / TRACE, case.settings, days=None, progress=lambda _: None)
+            equal = log_bytes(again) == log_bytes(run)
+            print(f"{'':<20}a second run gives the same decision log, byte for byte: {'yes' if equal else 'NO'}")
+            failures += [] if equal else ["two runs with one seed give one decision log"]
     print(*lines, sep="\n")
     if chosen.out:
         with chosen.out.open("a", encoding="utf-8") as file:

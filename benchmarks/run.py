@@ -7,7 +7,7 @@ import platform
 import sys
 from pathlib import Path
 
-from benchmarks import provisioning, scale_to_zero
+from benchmarks import provisioning, scale_to_zero, serving
 
 
 def machine() -> str:
@@ -27,7 +27,9 @@ def main() -> int:
     arguments = sys.argv[1:]
     print(f"machine: {machine()}\n\n4. Provisioning and compaction, openb default, last 30 days")
     codes = [provisioning.main(arguments)]
-    print("\n5. Scale to zero, ServeGen m-small")
+    print("\n5. Scale to zero through the engine, ServeGen m-small, day 2 of 2")
+    codes.append(serving.main(arguments))
+    print("\n5. Scale to zero, the time-out alone, ServeGen m-small, days 2 to 7")
     codes.append(scale_to_zero.main(arguments))
     return max(codes)
 

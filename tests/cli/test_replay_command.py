@@ -12,6 +12,7 @@ from autoscaler.cli import main as cli
 from autoscaler.report import promises, recompute
 from autoscaler.report.figures import Figures
 from autoscaler.report.run import Run
+from providers.aws.double.server import Ec2Double
 
 FILES = {"report.json", "report.html", "machines.csv", "placements.csv", "pods.csv", "decisions.jsonl"}
 
@@ -139,6 +140,41 @@ def test_a_policy_file_changes_what_is_done(tmp_path: Path) -> None:
     code, output = run("replay", "--trace", f"openb:{trace}", "--policy", str(policy), "--out", str(tmp_path / "no"))
     assert code == 2
     assert "provisioning.max_gpus='none'" in output
+
+
+def test_a_named_endpoint_is_bought_from_and_keeps_its_machines(tmp_path: Path) -> None:
+    with Ec2Double() as double:
+        code, output = run(
+            "replay",
+            "--trace",
+            f"openb:{small(tmp_path)}",
+            "--aws-endpoint-url",
+            double.url,
+            "--out",
+            str(tmp_path / "out"),
+        )
+        assert code == 0, output
+        machines = report(tmp_path / "out")["machines"]
+        assert isinstance(machines, dict)
+        assert machines["launched"] == len(double.instances())
+        assert machines["running"] == sum(record.state == "running" for record in double.instances())
+
+
+def test_an_endpoint_that_does_not_answer_buys_nothing_and_says_so(tmp_path: Path) -> None:
+    trace = write_trace(tmp_path, ["good,1000,1024,1,1000,,LS,Running,0,600,0"])
+    code, output = run(
+        "replay",
+        "--trace",
+        f"openb:{trace}",
+        "--days",
+        "0.01",
+        "--aws-endpoint-url",
+        "http://127.0.0.1:1",
+        "--out",
+        str(tmp_path / "out"),
+    )
+    assert code == 2
+    assert "127.0.0.1:1" in output
 
 
 def test_explain_tells_the_story_of_a_machine(tmp_path: Path) -> None:
