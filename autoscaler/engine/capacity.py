@@ -13,7 +13,7 @@ from autoscaler.engine import lifecycle
 from autoscaler.engine.claims import Claims
 from autoscaler.engine.log import DecisionLog
 from autoscaler.engine.market import Market
-from autoscaler.engine.moves import Moves
+from autoscaler.engine.moves import DAY_S, Moves
 from autoscaler.engine.view import ClusterView, by_creation
 from autoscaler.engine.windows import Window
 from autoscaler.model import kinds
@@ -196,7 +196,7 @@ class Capacity:
             pool=self._settings.name,
             inventory=self._view.ledger.allocator,
             candidates=tuple(
-                self._candidate(claim)
+                self._candidate(claim, now)
                 for claim in claims
                 if claim.state is ClaimState.READY and self._view.ledger.allocator.has_node(claim.node)
             ),
@@ -208,12 +208,13 @@ class Capacity:
             started_s=self._started_s,
         )
 
-    def _candidate(self, claim: kinds.NodeClaim) -> compaction.Candidate:
+    def _candidate(self, claim: kinds.NodeClaim, now: float) -> compaction.Candidate:
+        failed = self._moves.failed_since(claim.meta.name, now - DAY_S)
         history = self._market.remembered(claim.offer)
         return compaction.Candidate(
             node=claim.node,
             gpus=claim.offer.shape.gpus,
-            protected=self._protected(claim.node),
+            protected=self._protected(claim.node) or ("a move off it failed within a day" if failed else ""),
             gaps_s=history.gaps_s,
             bought_s=history.bought_s,
         )

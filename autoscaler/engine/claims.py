@@ -9,9 +9,9 @@ when a node vanished, and in a sweep whose period is a setting.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping
 
+from autoscaler.engine import attempts as attempts_of
 from autoscaler.engine import lifecycle
 from autoscaler.engine.log import DecisionLog
 from autoscaler.engine.market import Market
@@ -23,7 +23,7 @@ from autoscaler.model.kinds import ClaimState
 from autoscaler.model.ports import ClusterError
 from policies.decisions import Action, Decision, Evidence, Reason
 from providers import errors
-from providers.offers import Machine, MachineState, Offer, Order, Provider
+from providers.offers import Machine, MachineState, Order, Provider
 
 POLICY = "claims"
 
@@ -55,16 +55,6 @@ class Timing:
     """Between two questions after a machine that has not joined yet."""
     confirm_s: float = 5.0
     """From a terminate call to the first look whether the machine is gone."""
-
-
-def order_key(uid: str, attempt: int) -> str:
-    """The key of a purchase: a function of the claim's UID and the attempt's number, and of nothing else."""
-    return f"{uid}/{attempt}"
-
-
-def parameter_hash(offer: Offer, user_data: str) -> str:
-    """Identity of the rendered launch parameters of an attempt."""
-    return hashlib.sha256(f"{offer.id}|{user_data}".encode()).hexdigest()[:16]
 
 
 class Claims:
@@ -214,7 +204,7 @@ class Claims:
         attempt = claim.attempt
         if attempt is not None and attempt.outcome:
             return True
-        last_s = max(_ordered_s(claim), self._unanswered_s.get(claim.meta.key, 0.0), self._started_s or 0.0)
+        last_s = max(attempts_of.ordered_s(claim), self._unanswered_s.get(claim.meta.key, 0.0), self._started_s or 0.0)
         return now - last_s >= lifecycle.EMPTY_LIST_PROVES_S
 
     def _vanished(self, claim: kinds.NodeClaim, now: float) -> bool:
@@ -224,10 +214,10 @@ class Claims:
         if (
             self._listing is None
             or self._listed(claim) is not None
-            or now - _ordered_s(claim) < lifecycle.EMPTY_LIST_PROVES_S
+            or now - attempts_of.ordered_s(claim) < lifecycle.EMPTY_LIST_PROVES_S
         ):
             return False
-        return self._provider.poll(_machine(claim)).state in (MachineState.GONE, MachineState.FAILED)
+        return self._provider.poll(attempts_of.machine(claim)).state in (MachineState.GONE, MachineState.FAILED)
 
     def _nodeless(self, claim: kinds.NodeClaim) -> bool:
         return claim.state in _HAS_NODE and claim.node not in self._view.of(kinds.Node)
@@ -286,9 +276,9 @@ class Claims:
         number = len(claim.attempts) + 1
         attempt = kinds.Attempt(
             number=number,
-            key=order_key(claim.meta.uid, number),
+            key=attempts_of.order_key(claim.meta.uid, number),
             offer=left[0],
-            parameter_hash=parameter_hash(left[0], ""),
+            parameter_hash=attempts_of.parameter_hash(left[0], ""),
         )
         attempts = (*claim.attempts, attempt)
         claim = self._to(claim, ClaimState.ORDERING, now, f"attempt {number}: {attempt.offer.id}", attempts=attempts)
@@ -317,7 +307,7 @@ class Claims:
 
     def _launched(self, claim: kinds.NodeClaim, machine: Machine, now: float) -> None:
         attempts = tuple(
-            _closed(attempt, "launched", machine.ticket) if attempt.key == machine.key else attempt
+            attempts_of.closed(attempt, "launched", machine.ticket) if attempt.key == machine.key else attempt
             for attempt in claim.attempts
         )
         self._settle(claim.meta.key)
@@ -361,7 +351,7 @@ class Claims:
         self._market.cool(attempt.offer, error.scope, now + reaction.cool_s)
         self._settle(claim.meta.key)
         outcome = f"{error.why.value}:{error.scope.value}:{error.code}"
-        attempts = (*claim.attempts[:-1], _closed(attempt, outcome, "", refused_s=now))
+        attempts = (*claim.attempts[:-1], attempts_of.closed(attempt, outcome, "", refused_s=now))
         claim = self._view.patch(claim, attempts=attempts)
         self._order_next(claim, now)
 
@@ -420,7 +410,7 @@ class Claims:
     def _poll(self, claim: kinds.NodeClaim, now: float) -> bool:
         """Ask after a machine that has not joined: an accepted purchase can still fail. False when it did."""
         try:
-            machine = self._provider.poll(_machine(claim))
+            machine = self._provider.poll(attempts_of.machine(claim))
         except errors.BuyError as error:
             if error.launched is None:
                 self._note(claim.meta.key, error)
@@ -442,9 +432,11 @@ class Claims:
         return claim
 
     def cancel_drain(self, claim: kinds.NodeClaim, now: float, reason: str) -> None:
-        """The node stays in service after all."""
-        claim = self._to(claim, ClaimState.READY, now, reason)
+        """The node stays in service after all. The cordon goes first: while the claim still says Draining, a crash in
+        between is seen and walked again; the other way round the node would stay closed for ever.
+        """
         self.cordon(claim.node, cordoned=False)
+        self._to(claim, ClaimState.READY, now, reason)
 
     def cordon(self, name: str, *, cordoned: bool) -> None:
         node = self._view.of(kinds.Node).get(name)
@@ -452,7 +444,9 @@ class Claims:
             self._view.patch(node, unschedulable=cordoned)
 
     def _drained(self, claim: kinds.NodeClaim, now: float) -> None:
-        """Give the machine back once its node holds no pods, or its grace is over."""
+        """Give the machine back once its node holds no pods. When the grace is over, a claim that was deleted takes its
+        pods with it, as its owner asked; a drain of our own is taken back, because saving money is no reason to kill.
+        """
         self.cordon(claim.node, cordoned=True)
         # Look again after the cordon: a pod may have been bound in between.
         self._view.refresh()
@@ -462,8 +456,14 @@ class Claims:
             return
         grace = lifecycle.DEADLINES[ClaimState.DRAINING].after_s
         assert grace is not None
-        if self._view.pods_on.get(claim.node) and now < claim.entered_s + grace:
+        pods = self._view.pods_on.get(claim.node)
+        if pods and now < claim.entered_s + grace:
             self._due[claim.meta.key] = claim.entered_s + grace
+            return
+        if pods and claim.meta.deleting_s is None:
+            evidence: dict[str, Evidence] = {"pods": len(pods), "after_s": grace}
+            self._decide(now, Action.CANCEL, claim.node, Reason.DEADLINE_PASSED, evidence)
+            self.cancel_drain(claim, now, Reason.DEADLINE_PASSED.value)
             return
         self._market.remembered(claim.offer).gave_back(now)
         claim = self._to(claim, ClaimState.TERMINATING, now, "")
@@ -478,7 +478,7 @@ class Claims:
             self._finish(claim)
 
     def _terminate(self, claim: kinds.NodeClaim, now: float) -> None:
-        machine = self._listed(claim) or (_machine(claim) if claim.machine_id else None)
+        machine = self._listed(claim) or (attempts_of.machine(claim) if claim.machine_id else None)
         self._retry(claim.meta.key, now, at_least_s=self._timing.confirm_s)
         if machine is not None:
             self._provider.terminate(machine)
@@ -536,38 +536,3 @@ _AFTER_KEY_CHECK = frozenset({errors.Why.CAPACITY, errors.Why.QUOTA})
 
 _HAS_NODE = frozenset({ClaimState.REGISTERED, ClaimState.INITIALIZED, ClaimState.READY, ClaimState.DRAINING})
 _HAS_MACHINE = _HAS_NODE | {ClaimState.LAUNCHED}
-
-
-def _closed(attempt: kinds.Attempt, outcome: str, ticket: str, refused_s: float | None = None) -> kinds.Attempt:
-    return kinds.Attempt(
-        number=attempt.number,
-        key=attempt.key,
-        offer=attempt.offer,
-        parameter_hash=attempt.parameter_hash,
-        user_data=attempt.user_data,
-        ticket=ticket,
-        outcome=outcome,
-        refused_s=refused_s,
-    )
-
-
-def _ordered_s(claim: kinds.NodeClaim) -> float:
-    """When the newest attempt was stored."""
-    times = [stage.time_s for stage in claim.history if stage.state == ClaimState.ORDERING.value]
-    return times[-1] if times else claim.meta.created_s
-
-
-def _machine(claim: kinds.NodeClaim) -> Machine:
-    """The machine as the claim remembers it, for calls about it."""
-    attempt = claim.attempt
-    assert attempt is not None
-    return Machine(
-        id=claim.machine_id,
-        key=attempt.key,
-        state=MachineState.RUNNING,
-        provider_id=claim.provider_id,
-        zone=attempt.offer.zone,
-        instance_type=attempt.offer.instance_type,
-        capacity_type=attempt.offer.capacity_type,
-        ticket=attempt.ticket,
-    )

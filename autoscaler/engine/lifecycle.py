@@ -40,7 +40,7 @@ EDGES: dict[tuple[ClaimState, ClaimState | str], str] = {
     (S.INITIALIZED, S.FAILED): "the node did not become schedulable in time, the machine vanished, or was deleted",
     (S.READY, S.DRAINING): "a decision or the claim's deletion gives the node back: no new pods from here on",
     (S.READY, S.FAILED): "the machine vanished under a node in service",
-    (S.DRAINING, S.READY): "the pods cannot go elsewhere after all: the node stays, nothing is lost",
+    (S.DRAINING, S.READY): "the pods cannot go elsewhere, or not in time: the node stays, nothing is lost",
     (S.DRAINING, S.TERMINATING): "the node holds no pods (or its grace is over); the order is closed for good",
     (S.DRAINING, S.FAILED): "the machine vanished while it was emptied",
     (S.FAILED, S.TERMINATING): "a machine runs, or may run, under one of the keys: it must be terminated",
@@ -58,7 +58,8 @@ DEADLINES: dict[ClaimState, Deadline] = {
     S.INITIALIZED: Deadline(after_s=1200, then=S.FAILED),
     # In service: no deadline, and nothing to warn of.
     S.READY: Deadline(after_s=None),
-    # After an hour the pool's grace is over and what is left is evicted with the machine.
+    # After an hour the grace is over. A claim that its owner deleted goes with what is left on it; a drain of our own
+    # is taken back (the edge to Ready).
     S.DRAINING: Deadline(after_s=3600, then=S.TERMINATING),
     S.FAILED: Deadline(after_s=30, then=S.TERMINATING),
     S.TERMINATING: Deadline(after_s=None, warn_s=600),

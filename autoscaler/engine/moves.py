@@ -53,6 +53,15 @@ class Moves:
         migrations = self._view.of(kinds.Migration).values()
         return sum(1 for migration in migrations if migration.meta.created_s > now - DAY_S)
 
+    def failed_since(self, claim: str, since_s: float) -> bool:
+        """Whether a move off the claim's node began after ``since_s`` and failed."""
+        return any(
+            migration.claim == claim
+            and migration.phase is MigrationPhase.FAILED
+            and migration.meta.created_s >= since_s
+            for migration in self._view.of(kinds.Migration).values()
+        )
+
     def next_wake_s(self, now: float) -> float | None:
         known = (self._view.of(kinds.Migration), self._view.of(kinds.NodeClaim))
         times = [time for key, time in self._due.items() if any(key in objects for objects in known)]
@@ -112,6 +121,12 @@ class Moves:
         if source is not None and source.node != migration.source:
             source = None
         replacement = pods.get(migration.replacement)
+        claim = self._view.of(kinds.NodeClaim).get(migration.claim)
+        if source is not None and claim is not None and claim.state is ClaimState.READY:
+            if replacement is not None:
+                self._view.delete(replacement)
+            self._fail(migration, now, "DrainTakenBack")
+            return
         match migration.phase:
             case MigrationPhase.PENDING:
                 if source is None:
@@ -211,7 +226,7 @@ class Moves:
                 if isinstance(target, Refusal):
                     break
                 targets.append(target)
-        if len(targets) == len(pods) and not self._failed_before(claim):
+        if len(targets) == len(pods) and not self.failed_since(claim.meta.name, claim.entered_s):
             self.begin(claim, tuple(targets), now)
         elif claim.meta.deleting_s is None:
             decision = Decision(
@@ -225,15 +240,6 @@ class Moves:
             self._claims.cancel_drain(claim, now, Reason.NO_ROOM_ELSEWHERE.value)
         else:
             self._due_drain(claim, now)
-
-    def _failed_before(self, claim: kinds.NodeClaim) -> bool:
-        """Whether a move of this drain failed already: then the drain is taken back instead of tried for ever."""
-        return any(
-            migration.claim == claim.meta.name
-            and migration.phase is MigrationPhase.FAILED
-            and migration.meta.created_s >= claim.entered_s
-            for migration in self._view.of(kinds.Migration).values()
-        )
 
     def _due_drain(self, claim: kinds.NodeClaim, now: float) -> None:
         """The claim was deleted and its pods fit nowhere: evict within the budgets until the grace is over."""
