@@ -72,7 +72,7 @@ class NothingForSale:
         return ()
 
     def terminate(self, machine: Machine) -> None:
-        """There is no machine to end."""
+        raise AssertionError(f"machine {machine.id}: nothing was ever sold here, so nothing can be given back")
 
     def notices(self) -> tuple[Notice, ...]:
         return ()

@@ -1,10 +1,11 @@
 """Replicas to zero and back: the whole controller on the embedded cluster, beside a scripted activity source."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
 import pytest
 
+from autoscaler.backtest.models import NothingForSale
 from autoscaler.embedded import checker
 from autoscaler.embedded.world import EmbeddedWorld
 from autoscaler.engine.capacity import PoolSettings
@@ -15,7 +16,6 @@ from autoscaler.model import kinds, ports
 from autoscaler.model.ports import Activity
 from policies import compaction, keep_alive, provisioning, scale_to_zero
 from policies.signals import Signal, SignalState
-from providers.offers import Caps, Machine, Notice, Offer, Order
 from tests.engine.conftest import Outside
 from vgpu.inventory import Device, Shape
 
@@ -23,31 +23,6 @@ IDLE_S = 300.0
 SPEC = scale_to_zero.Spec(keep_alive="fixed", idle_after_s=IDLE_S, min_uptime_s=120, start_deadline_s=600)
 POLL_S = 30.0
 CHAT = "ml/chat"
-
-
-class NoCloud:
-    """A provider that sells nothing and holds nothing."""
-
-    name = "none"
-    caps = Caps()
-
-    def offers(self) -> Iterable[Offer]:
-        return ()
-
-    def launch(self, order: Order) -> Machine:
-        raise AssertionError(f"nothing is on offer, and yet {order.key} was ordered")
-
-    def poll(self, machine: Machine) -> Machine:
-        return machine
-
-    def list(self) -> Sequence[Machine]:
-        return ()
-
-    def terminate(self, machine: Machine) -> None:
-        raise AssertionError(f"terminate {machine.id}")
-
-    def notices(self) -> Iterable[Notice]:
-        return ()
 
 
 def signal(value: float | None = 0.0, state: SignalState = SignalState.VALID) -> Signal:
@@ -116,7 +91,7 @@ class Rig:
         settings = ScalingSettings(spec=self.spec, poll_s=POLL_S)
         return Controller(
             cluster=self.through(self.world.cluster),
-            provider=NoCloud(),
+            provider=NothingForSale(),
             clock=self.world.clock,
             pool=PoolSettings(name="pool", provisioning=provisioning.Spec(), compaction=compaction.Spec()),
             log=DecisionLog(self.records.append),

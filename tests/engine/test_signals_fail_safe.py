@@ -6,13 +6,14 @@ import contextlib
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoscaler.backtest.models import NothingForSale
 from autoscaler.embedded.world import EmbeddedWorld
 from autoscaler.engine.capacity import PoolSettings
 from autoscaler.engine.controller import Controller
@@ -27,7 +28,6 @@ from autoscaler.metrics.series import SeriesStore
 from autoscaler.model import kinds
 from policies import compaction, provisioning, scale_to_zero
 from policies.signals import Signal, SignalState
-from providers.offers import Caps, Machine, Notice, Offer, Order
 from tests.metrics import conftest as metrics_fixtures
 from vgpu.inventory import Device, Shape
 
@@ -47,31 +47,6 @@ Labels = Mapping[str, str]
 Values = Callable[[int], float | None]
 """Sample by seconds from the case's moment; None for a scrape that brought none."""
 Series = tuple[str, Labels, Values]
-
-
-class NoCloud:
-    """A provider that sells nothing and holds nothing."""
-
-    name = "none"
-    caps = Caps()
-
-    def offers(self) -> Iterable[Offer]:
-        return ()
-
-    def launch(self, order: Order) -> Machine:
-        raise AssertionError(f"nothing is on offer, and yet {order.key} was ordered")
-
-    def poll(self, machine: Machine) -> Machine:
-        return machine
-
-    def list(self) -> Sequence[Machine]:
-        return ()
-
-    def terminate(self, machine: Machine) -> None:
-        raise AssertionError(f"terminate {machine.id}")
-
-    def notices(self) -> Iterable[Notice]:
-        return ()
 
 
 # Samples --------------------------------------------------------------------------------------------------------------
@@ -315,7 +290,7 @@ class Rig:
         self.scaling = Scaling(settings=ScalingSettings(spec=spec, poll_s=120), source=self.activity, started_s=at)
         self.controller = Controller(
             cluster=self.world.cluster,
-            provider=NoCloud(),
+            provider=NothingForSale(),
             clock=self.world.clock,
             pool=PoolSettings(name="pool", provisioning=provisioning.Spec(), compaction=compaction.Spec()),
             log=DecisionLog(self.records.append),
