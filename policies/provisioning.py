@@ -140,8 +140,9 @@ def _purchases(
             continue
         offer, packed = choice
         fallbacks = _fallbacks(within, offer, packed, spec.fallbacks)
-        gpus += offer.shape.gpus
-        micro_usd += offer.price_micro_usd
+        # Charged with the dearest that the purchase may fail over to, as the claim will be while it may.
+        gpus += max(choice.shape.gpus for choice in (offer, *fallbacks))
+        micro_usd += max(choice.price_micro_usd for choice in (offer, *fallbacks))
         bought += 1
         names = {pod.request.id for pod in packed}
         yield Decision(

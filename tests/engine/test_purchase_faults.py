@@ -12,6 +12,7 @@ from policies import provisioning
 from providers.aws.double.server import Ec2Double
 from providers.offers import CapacityType, Machine, MachineShape, Offer
 from tests.engine.conftest import Gate, GatedProvider, Outside
+from vgpu.inventory import Shape
 
 SHAPE = MachineShape(gpu_model="T4", gpus=1, gpu_memory_mib=16384, cpu_milli=4000, memory_mib=16384)
 BUILD = Callable[..., Outside]
@@ -279,3 +280,22 @@ def test_a_pod_that_nothing_on_offer_holds_is_named_once_and_the_rest_goes_on(ou
     assert len(bought(world)) == 1
     states = {job.name: job.state for job in world.world.jobs.facts()}
     assert states == {"huge": JobState.PENDING, "job": JobState.FINISHED, "huge-too": JobState.PENDING}
+
+
+def test_two_purchases_that_fail_over_at_once_keep_the_limit(outside: BUILD) -> None:
+    big = dataclasses.replace(
+        CHEAP, instance_type="g4dn.12xlarge", shape=dataclasses.replace(SHAPE, gpus=4), price_micro_usd=4_000_000
+    )
+    world = outside(offers=(CHEAP, big))
+    world.buying = provisioning.Spec(max_gpus=5)
+    world.double.set_capacity("g4dn.xlarge", None, "on-demand", 0)
+    # Four milli-CPU-hungry pods: one per machine, so that each wants a purchase of its own.
+    for index in range(4):
+        world.world.jobs.submit(f"job{index}", "default", Shape(cpu_milli=4000, gpus=1), 600, at=0)
+    controller = world.controller()
+    running: list[int] = []
+    for until in range(60, 6000, 60):
+        world.world.run([controller], until=until)
+        running.append(sum(4 if m.instance_type == "g4dn.12xlarge" else 1 for m in world.provider().list()))
+    assert 0 < max(running) <= 5
+    assert all(job.state is JobState.FINISHED for job in world.world.jobs.facts())
