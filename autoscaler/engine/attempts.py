@@ -6,6 +6,9 @@ from autoscaler.model import kinds
 from autoscaler.model.kinds import ClaimState
 from providers.offers import Machine, MachineState, Offer
 
+LAUNCHED = "launched"
+"""Outcome of an attempt that a machine answers for."""
+
 
 def order_key(uid: str, attempt: int) -> str:
     """The key of a purchase: a function of the claim's UID and the attempt's number, and of nothing else."""

@@ -307,7 +307,7 @@ class Claims:
 
     def _launched(self, claim: kinds.NodeClaim, machine: Machine, now: float) -> None:
         attempts = tuple(
-            attempts_of.closed(attempt, "launched", machine.ticket) if attempt.key == machine.key else attempt
+            attempts_of.closed(attempt, attempts_of.LAUNCHED, machine.ticket) if attempt.key == machine.key else attempt
             for attempt in claim.attempts
         )
         self._settle(claim.meta.key)
@@ -387,9 +387,12 @@ class Claims:
         if claim.state is not ClaimState.LAUNCHED:
             self._due[key] = limit
             return
-        if self._due.get(key, claim.entered_s + self._timing.poll_s) <= now and not self._poll(claim, now):
+        if key in self._due:
             return
-        self._due[key] = min(limit, self._next_poll(claim, now))
+        first_s = claim.entered_s + self._timing.poll_s
+        if now >= first_s and not self._poll(claim, now):
+            return
+        self._due[key] = min(limit, first_s if now < first_s else now + self._timing.poll_s)
 
     def _await_return(self, claim: kinds.NodeClaim, now: float) -> None:
         """The machine runs but its node is gone: it may register again, for as long as a new one may take."""
@@ -402,10 +405,6 @@ class Claims:
         evidence: dict[str, Evidence] = {"state": claim.state.value, "missing": "node", "after_s": limit_s}
         self._decide(now, Action.FAIL_OVER, claim.meta.name, Reason.DEADLINE_PASSED, evidence)
         self._drop(self._to(claim, ClaimState.FAILED, now, "DeadlinePassed: node gone"), now)
-
-    def _next_poll(self, claim: kinds.NodeClaim, now: float) -> float:
-        passed = int((now - claim.entered_s) // self._timing.poll_s)
-        return claim.entered_s + (passed + 1) * self._timing.poll_s
 
     def _poll(self, claim: kinds.NodeClaim, now: float) -> bool:
         """Ask after a machine that has not joined: an accepted purchase can still fail. False when it did."""

@@ -1,4 +1,4 @@
-"""Machines that carry our tag and that no claim has ordered: left alone for a grace, then terminated.
+"""Machines that carry our tag and that no claim answers for: left alone for a grace, then terminated.
 
 A stray is what a lost record leaves behind. The grace protects a machine whose claim is only a moment behind the
 cloud's list. Machines of other owners are never seen here: the provider lists our own.
@@ -6,6 +6,7 @@ cloud's list. Machines of other owners are never seen here: the provider lists o
 
 from collections.abc import Callable, Iterable, Mapping
 
+from autoscaler.engine import attempts
 from autoscaler.engine.log import DecisionLog
 from autoscaler.model import kinds
 from policies.decisions import Action, Decision, Reason
@@ -41,12 +42,14 @@ class Strays:
 
     def collect(self, listing: Mapping[str, Machine], claims: Iterable[kinds.NodeClaim], now: float) -> float | None:
         """Terminate the strays in ``listing`` (by order key) whose grace is over; returns when to list again."""
-        ordered = {attempt.key for claim in claims for attempt in claim.attempts}
+        # A machine of an attempt that was refused is a stray too: its claim has gone on to another offer.
+        open_or_bought = ("", attempts.LAUNCHED)
+        ordered = {attempt.key for claim in claims for attempt in claim.attempts if attempt.outcome in open_or_bought}
         strays = {key: machine for key, machine in listing.items() if key not in ordered}
         self._since = {key: self._since.get(key, now) for key in strays}
         times: list[float] = []
         for key, since in self._since.items():
-            if now - since < self._grace_s:
+            if now < since + self._grace_s:
                 times.append(since + self._grace_s)
                 continue
             times.append(now + self._again_s)

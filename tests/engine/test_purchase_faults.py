@@ -7,6 +7,7 @@ import pytest
 
 from autoscaler.embedded import checker
 from autoscaler.embedded.jobs import JobState
+from autoscaler.engine.claims import Timing
 from autoscaler.model import kinds
 from policies import provisioning
 from providers.aws.double.server import Ec2Double
@@ -299,3 +300,15 @@ def test_two_purchases_that_fail_over_at_once_keep_the_limit(outside: BUILD) -> 
         running.append(sum(4 if m.instance_type == "g4dn.12xlarge" else 1 for m in world.provider().list()))
     assert 0 < max(running) <= 5
     assert all(job.state is JobState.FINISHED for job in world.world.jobs.facts())
+
+
+def test_a_machine_of_a_refused_attempt_is_collected(outside: BUILD) -> None:
+    """The cloud said no and bought all the same: the claim went on to the next offer, the machine belongs to nobody."""
+    world = outside(offers=(CHEAP, NEXT))
+    world.timing = Timing(sweep_s=300)
+    world.double.inject("RunInstances", code="InsufficientInstanceCapacity", after=True)
+    world.submit("job", at=0, run_s=2000)
+    world.world.run([world.controller()], until=1200)
+    assert bought(world) == [FIRST, SECOND]
+    assert ("Collect", "NoClaim") in world.reasons("claims")
+    assert world.alive() == 1
