@@ -357,7 +357,7 @@ class ClientLoad:
         """Requests before ``t`` in blocks of ``block_s`` counted from time 0, and the seconds the last one has run."""
         if t <= 0:
             return (), 0.0
-        edges = [block_s * i for i in range(math.ceil(t / block_s))]
+        edges = [block_s * i for i in range(max(1, math.ceil(t / block_s)))]
         for edge in edges:
             # The past does not change: asking again must not generate its requests again.
             if edge not in self._edge_ranks:
