@@ -69,9 +69,9 @@ class Capacity:
         self._started_s = started_s
         self._planned_version = -1
         self._offers: tuple[Offer, ...] = ()
-        self._beyond_reach: set[str] = set()
-        """Waiting pods that none of ``_offers`` holds: said once, and not planned again until the offers change. Should
-        a node turn up that holds them, the scheduler needs no help."""
+        self._beyond_reach: dict[str, inventory.Shape] = {}
+        """Waiting pods that none of ``_offers`` holds, with what they asked for: said once, and not planned again until
+        the offers change. Should a node turn up that holds them, the scheduler needs no help."""
         self._buy_again_s: float | None = None
         self._seen_departures = -1
         self._look_s: float | None = None
@@ -94,11 +94,11 @@ class Capacity:
         decisions = provisioning.decide(self._settings.provisioning, self.provisioning_state(now), now)
         for index, decision in enumerate(decisions):
             if decision.reason is Reason.NO_OFFER_FITS:
-                self._beyond_reach.add(decision.subject)
+                self._beyond_reach[decision.subject] = self._view.waiting[decision.subject].shape
             record = self._log.add(decision, now)
             if isinstance(decision.plan, Buy):
                 self._claim(decision, decision.plan, index, record)
-        self._log.retain(provisioning.NAME, {decision.subject for decision in decisions} | self._beyond_reach)
+        self._log.retain(provisioning.NAME, {decision.subject for decision in decisions} | self._beyond_reach.keys())
         self._buy_again_s = min((d.recheck_s for d in decisions if d.recheck_s is not None), default=None)
         self._planned_version = self._view.version
 
@@ -106,14 +106,15 @@ class Capacity:
         """What the provisioning policy sees now."""
         offers = tuple(self._provider.offers())
         if offers != self._offers:
-            self._offers, self._beyond_reach = offers, set()
-        self._beyond_reach &= self._view.waiting.keys()
+            self._offers, self._beyond_reach = offers, {}
+        waiting = self._view.waiting
+        # A pod that came back under its old name may ask for something else.
+        self._beyond_reach = {
+            key: shape for key, shape in self._beyond_reach.items() if key in waiting and waiting[key].shape == shape
+        }
         claims = list(self._view.of(kinds.NodeClaim).values())
-        waiting = [
-            pod
-            for key, pod in self._view.waiting.items()
-            if pod.meta.deleting_s is None and key not in self._beyond_reach
-        ]
+        pending = [pod for key, pod in waiting.items() if pod.meta.deleting_s is None and key not in self._beyond_reach]
+        charged = [_may_cost(claim) for claim in claims if claim.state in lifecycle.CHARGED]
         coming = [
             claim.offer.shape.node(f"coming/{claim.meta.name}", zone=claim.offer.zone)
             for claim in claims
@@ -127,14 +128,14 @@ class Capacity:
                 provisioning.PendingPod(
                     request=inventory.Request(id=pod.meta.key, shape=pod.shape), since_s=pod.meta.created_s
                 )
-                for pod in by_creation(waiting)
+                for pod in by_creation(pending)
             ),
             inventory=self._view.ledger.allocator,
             coming=tuple(coming),
             offers=offers,
             cooling=self._market.cooling(offers, now),
-            charged_gpus=sum(max(offer.shape.gpus for offer in _may_cost(claim)) for claim in claims),
-            charged_micro_usd=sum(max(offer.price_micro_usd for offer in _may_cost(claim)) for claim in claims),
+            charged_gpus=sum(max(offer.shape.gpus for offer in possible) for possible in charged),
+            charged_micro_usd=sum(max(offer.price_micro_usd for offer in possible) for possible in charged),
         )
 
     def _claim(self, decision: Decision, plan: Buy, index: int, record: str) -> None:
@@ -191,12 +192,13 @@ class Capacity:
         elif self._empty_since_s is None:
             self._empty_since_s = now
         claims = self._view.of(kinds.NodeClaim).values()
+        failed = self._moves.failed_since(now - DAY_S)
         frozen = next((window.name for window in self._settings.freeze if window.open_at(now)), "")
         return compaction.State(
             pool=self._settings.name,
             inventory=self._view.ledger.allocator,
             candidates=tuple(
-                self._candidate(claim, now)
+                self._candidate(claim, failed=claim.meta.name in failed)
                 for claim in claims
                 if claim.state is ClaimState.READY and self._view.ledger.allocator.has_node(claim.node)
             ),
@@ -208,8 +210,7 @@ class Capacity:
             started_s=self._started_s,
         )
 
-    def _candidate(self, claim: kinds.NodeClaim, now: float) -> compaction.Candidate:
-        failed = self._moves.failed_since(claim.meta.name, now - DAY_S)
+    def _candidate(self, claim: kinds.NodeClaim, *, failed: bool) -> compaction.Candidate:
         history = self._market.remembered(claim.offer)
         return compaction.Candidate(
             node=claim.node,

@@ -53,13 +53,12 @@ class Moves:
         migrations = self._view.of(kinds.Migration).values()
         return sum(1 for migration in migrations if migration.meta.created_s > now - DAY_S)
 
-    def failed_since(self, claim: str, since_s: float) -> bool:
-        """Whether a move off the claim's node began after ``since_s`` and failed."""
-        return any(
-            migration.claim == claim
-            and migration.phase is MigrationPhase.FAILED
-            and migration.meta.created_s >= since_s
+    def failed_since(self, since_s: float) -> frozenset[str]:
+        """Claims off whose nodes a move began at ``since_s`` or later, and failed."""
+        return frozenset(
+            migration.claim
             for migration in self._view.of(kinds.Migration).values()
+            if migration.phase is MigrationPhase.FAILED and migration.meta.created_s >= since_s
         )
 
     def next_wake_s(self, now: float) -> float | None:
@@ -226,7 +225,7 @@ class Moves:
                 if isinstance(target, Refusal):
                     break
                 targets.append(target)
-        if len(targets) == len(pods) and not self.failed_since(claim.meta.name, claim.entered_s):
+        if len(targets) == len(pods) and claim.meta.name not in self.failed_since(claim.entered_s):
             self.begin(claim, tuple(targets), now)
         elif claim.meta.deleting_s is None:
             decision = Decision(

@@ -312,3 +312,17 @@ def test_a_machine_of_a_refused_attempt_is_collected(outside: BUILD) -> None:
     assert bought(world) == [FIRST, SECOND]
     assert ("Collect", "NoClaim") in world.reasons("claims")
     assert world.alive() == 1
+
+
+def test_a_pod_that_comes_back_under_its_name_with_less_to_ask_is_planned(outside: BUILD) -> None:
+    world = outside(offers=(CHEAP,))
+    controller = world.controller()
+    meta = kinds.Meta(name="model", namespace="default")
+    pod = world.world.cluster.create(kinds.Pod(meta=meta, shape=Shape(gpus=8)))
+    world.world.run([controller], until=100)
+    assert bought(world) == []
+    # Both within one batch: no cycle sees the cluster without a pod of that name.
+    world.world.cluster.delete(pod)
+    world.world.cluster.create(kinds.Pod(meta=meta, shape=Shape(gpus=1)))
+    world.world.run([controller], until=400)
+    assert bought(world) == [FIRST]
