@@ -9,7 +9,7 @@ from pathlib import Path
 import pydantic
 import yaml
 
-from autoscaler.engine.windows import InvalidWindow, Window
+from autoscaler.engine.windows import Window
 from policies import compaction as giving_back
 from policies import provisioning as buying
 from policies import scale_to_zero as scaling
@@ -68,6 +68,3 @@ def read(path: Path) -> PolicyFile:
             for found in error.errors()
         )
         raise SettingsError(path, problems) from error
-
-
-__all__ = ["Freeze", "InvalidWindow", "PolicyFile", "SettingsError", "read"]

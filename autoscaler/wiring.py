@@ -9,9 +9,8 @@ from pathlib import Path
 from autoscaler.backtest import generated, models, openb, replay, servegen, traces
 from autoscaler.engine.capacity import PoolSettings
 from autoscaler.engine.claims import Timing
-from autoscaler.engine.windows import Window
 from autoscaler.report.run import Run
-from policies import compaction, provisioning, scale_to_zero
+from autoscaler.settings import PolicyFile
 from providers import catalog
 from providers.aws.client import DOUBLE_KEYS
 from providers.aws.provider import AwsProvider
@@ -47,10 +46,7 @@ class ReplaySettings:
     seed: int = 0
     aws_endpoint_url: str | None = None
     """An EC2 endpoint to buy from; None starts the double as a process of its own."""
-    giving_back: compaction.Spec = dataclasses.field(default_factory=compaction.Spec)
-    buying: provisioning.Spec = dataclasses.field(default_factory=provisioning.Spec)
-    scaling: scale_to_zero.Spec = dataclasses.field(default_factory=scale_to_zero.Spec)
-    freeze: tuple[Window, ...] = ()
+    policies: PolicyFile = dataclasses.field(default_factory=PolicyFile)
     load_s: float = 20.0
     """From the wake of a model to its being loaded (32 B parameters from local disk to one GPU), seconds."""
     timing: Timing = dataclasses.field(default_factory=lambda: Timing(sweep_s=SWEEP_S))
@@ -117,7 +113,7 @@ def replay_servegen(
     run = models.replay(
         trace,
         title=f"servegen {path.name}, {days:g} days, {settings.load_s:g} s load",
-        spec=settings.scaling,
+        spec=settings.policies.scale_to_zero,
         days=days,
         load_s=settings.load_s,
         seed=settings.seed,
@@ -148,9 +144,9 @@ def replay_window(
     """Wire engine, provider and embedded world together and play the window."""
     pool = PoolSettings(
         name="pool",
-        provisioning=settings.buying,
-        compaction=settings.giving_back,
-        freeze=settings.freeze,
+        provisioning=settings.policies.provisioning,
+        compaction=settings.policies.compaction,
+        freeze=tuple(window.window() for window in settings.policies.freeze),
         validate_s=settings.validate_s,
     )
     offers = offers_for(settings.offers)

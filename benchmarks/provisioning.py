@@ -9,7 +9,6 @@ catalogue's offers. Prints a table and one JSON line per case. Exit code 2 witho
 1 when a gate is missed.
 """
 
-import argparse
 import collections
 import dataclasses
 import json
@@ -19,11 +18,13 @@ from pathlib import Path
 
 import autoscaler
 from autoscaler import wiring
-from autoscaler.backtest import replay, traces
+from autoscaler.backtest import replay
 from autoscaler.report import figures as figures_of
 from autoscaler.report import files
 from autoscaler.report.figures import Figures
 from autoscaler.report.run import Run
+from autoscaler.settings import PolicyFile
+from benchmarks import results
 from policies import compaction
 
 TRACE = Path("openb") / "openb_pod_list_default.csv"
@@ -35,6 +36,8 @@ MOVES_AT_MOST = 50
 WALL_AT_MOST_S = 120.0
 RSS_AT_MOST_MIB = 500.0
 
+
+AS_SHIPPED = replay.World()
 
 SHOWN = (
     "billed_per_demanded",
@@ -65,20 +68,17 @@ def cases(*, full: bool) -> Iterator[Case]:
         return
     for boot_s in (60.0, 600.0):
         world = replay.World(boot_s=boot_s)
-        spec = compaction.Spec(boot_s=boot_s)
-        yield Case(name=f"boot {boot_s:g} s", settings=wiring.ReplaySettings(world=world, giving_back=spec))
-    yield Case(
-        name="hold 300 s",
-        settings=wiring.ReplaySettings(world=replay.World(hold_s=300), giving_back=compaction.Spec(hold_s=300)),
-    )
+        yield Case(name=f"boot {boot_s:g} s", settings=_giving_back(world, boot_s=boot_s))
+    yield Case(name="hold 300 s", settings=_giving_back(replay.World(hold_s=300), hold_s=300))
     for budget in (10, 200):
         yield Case(name=f"{budget} moves a day", settings=_giving_back(max_moves_per_day=budget))
     yield Case(name="headroom 1", settings=_giving_back(headroom_gpus=1))
     yield Case(name="catalogue offers", settings=dataclasses.replace(shipped, offers=wiring.Offers.CATALOG))
 
 
-def _giving_back(**changes: int | bool) -> wiring.ReplaySettings:
-    return wiring.ReplaySettings(giving_back=compaction.Spec.model_validate(changes))
+def _giving_back(world: replay.World = AS_SHIPPED, **changes: float | bool) -> wiring.ReplaySettings:
+    policies = PolicyFile(compaction=compaction.Spec.model_validate(changes))
+    return wiring.ReplaySettings(world=world, policies=policies)
 
 
 def row(case: Case, run: Run, figures: Figures) -> dict[str, object]:
@@ -131,20 +131,16 @@ def missed(run: Run, figures: Figures) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the cases; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.provisioning", description="Benchmark 4.")
-    parser.add_argument("--full", action="store_true", help="also other boot times, holds, budgets and offers")
-    parser.add_argument("--out", type=Path, help="append the JSON lines to this file")
-    chosen = parser.parse_args(arguments)
-    folder = traces.trace_folder()
-    if folder is None:
-        print("no trace folder: set TIDEGATE_TRACES to the folder that holds openb/", file=sys.stderr)
-        return 2
+    chosen = results.options(
+        "provisioning", "Benchmark 4.", "also other boot times, holds, budgets and offers", arguments
+    )
+    path = results.trace(TRACE)
     failures: list[str] = []
     heads = zip(("x demand", "mean s", "p99 s", "launches", "moves", "24 h", "wall s", "MiB"), WIDTHS, strict=True)
     print(f"{'case':<20}" + "".join(f"{head:>{width}}" for head, width in heads))
     lines: list[str] = []
     for case in cases(full=chosen.full):
-        run, _ = wiring.replay_openb(folder / TRACE, case.settings, days=None, progress=lambda _: None)
+        run, _ = wiring.replay_openb(path, case.settings, days=None, progress=lambda _: None)
         figures = figures_of.compute(run)
         found = row(case, run, figures)
         lines.append(json.dumps(found))
@@ -152,14 +148,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{case.name:<20}" + "".join(f"{cell!s:>{width}}" for cell, width in cells), flush=True)
         if case.gated:
             failures += missed(run, figures)
-            again, _ = wiring.replay_openb(folder / TRACE, case.settings, days=None, progress=lambda _: None)
+            again, _ = wiring.replay_openb(path, case.settings, days=None, progress=lambda _: None)
             equal = log_bytes(again) == log_bytes(run)
             print(f"{'':<20}a second run gives the same decision log, byte for byte: {'yes' if equal else 'NO'}")
             failures += [] if equal else ["two runs with one seed give one decision log"]
-    print(*lines, sep="\n")
-    if chosen.out:
-        with chosen.out.open("a", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
+    results.keep(lines, chosen.out)
     for failure in failures:
         print(f"gate missed: {failure}", file=sys.stderr)
     return 1 if failures else 0

@@ -7,33 +7,26 @@ Cluster, gateway, controller and policies run as in ``tidegate replay --trace se
 Quick: seed 0. Full: seeds 0, 1 and 2. Exit code 2 without the trace folder (TIDEGATE_TRACES).
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 import autoscaler
 from autoscaler import wiring
-from autoscaler.backtest import traces
+from benchmarks import results
 
 TRACE = Path("inference") / "servegen_language_m-small_days1-7.csv.gz"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the cases; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description="Benchmark 5 through the engine.")
-    parser.add_argument("--full", action="store_true", help="three seeds")
-    parser.add_argument("--out", type=Path, help="append the JSON lines to this file")
-    chosen = parser.parse_args(arguments)
-    folder = traces.trace_folder()
-    if folder is None:
-        print("no trace folder: set TIDEGATE_TRACES to the folder that holds inference/", file=sys.stderr)
-        return 2
+    chosen = results.options("serving", "Benchmark 5 through the engine.", "three seeds", arguments)
+    path = results.trace(TRACE)
     print(f"{'seed':>4}  {'policy':<22}{'GPU-h':>8}{'delayed %':>11}{'per million':>13}{'loads':>7}")
     lines: list[str] = []
     for seed in (0, 1, 2) if chosen.full else (0,):
         settings = wiring.ReplaySettings(seed=seed)
-        run, _ = wiring.replay_servegen(folder / TRACE, settings, days=None, progress=lambda _: None)
+        run, _ = wiring.replay_servegen(path, settings, days=None, progress=lambda _: None)
         for policy, found in run.extra["scale_to_zero"].items():
             print(
                 f"{seed:>4}  {policy:<22}{found['gpu_hours']:>8}{found['delayed_share_percent']:>11}"
@@ -42,10 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
             head = {"benchmark": "serving", "case": policy, "seed": seed}
             lines.append(json.dumps({**head, **found, "version": autoscaler.__version__}))
-    print(*lines, sep="\n")
-    if chosen.out:
-        with chosen.out.open("a", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
+    results.keep(lines, chosen.out)
     return 0
 
 

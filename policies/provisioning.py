@@ -141,8 +141,8 @@ def _purchases(
         offer, packed = choice
         fallbacks = _fallbacks(within, offer, packed, spec.fallbacks)
         # Charged with the dearest that the purchase may fail over to, as the claim will be while it may.
-        gpus += max(choice.shape.gpus for choice in (offer, *fallbacks))
-        micro_usd += max(choice.price_micro_usd for choice in (offer, *fallbacks))
+        gpus += max(possible.shape.gpus for possible in (offer, *fallbacks))
+        micro_usd += max(possible.price_micro_usd for possible in (offer, *fallbacks))
         bought += 1
         names = {pod.request.id for pod in packed}
         yield Decision(

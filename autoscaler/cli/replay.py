@@ -53,15 +53,11 @@ def replay(
     """Play a trace from start to end and report GPU-hours, cost, waits and every decision."""
     console = Console(stderr=True)
     source = traces.parse_trace(trace)
-    policies = settings.PolicyFile() if policy is None else settings.read(policy)
     chosen = wiring.ReplaySettings(
         offers=wiring.Offers(offers),
         seed=seed,
         aws_endpoint_url=aws_endpoint_url,
-        buying=policies.provisioning,
-        giving_back=policies.compaction,
-        scaling=policies.scale_to_zero,
-        freeze=tuple(window.window() for window in policies.freeze),
+        policies=settings.PolicyFile() if policy is None else settings.read(policy),
     )
     with bar(console, f"replaying {source.path.name}") as advance:
         if source.kind is traces.TraceKind.OPENB:
